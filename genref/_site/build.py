@@ -1,0 +1,399 @@
+"""The build front: programs, claims, pages, audit, swap; faults are listed last, as `path:line: what, and the mend`."""
+
+import contextlib
+import fcntl
+import html
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from genref._site import extension, programs, runner
+from genref._site.audit import audit
+from genref._site.programs import Program, Site
+from genref._site.runner import Outcome
+from genref._site.scan import Fault
+from genref._site.store import Store
+
+console = Console(stderr=False, soft_wrap=True, highlight=False)
+
+
+class Stage:
+    """Progress of one stage: a bar on a terminal, plain lines elsewhere; failures as they come."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.count = name, total, 0
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description:9}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[at]}"),
+            )
+            self.bar = Progress(*columns, console=console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(name, total=total, at="")
+
+    def started(self, program: Program) -> None:
+        if self.bar:
+            self.bar.update(self.task, at=program.place)
+        else:
+            console.print(f"{self.name}: {program.place}", markup=False)
+
+    def done(self, outcome: Outcome) -> None:
+        self.count += 1
+        if self.bar:
+            self.bar.update(self.task, completed=self.count)
+        for fault in outcome.faults:
+            console.print(f"  {fault}", style="red", markup=False)
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+@contextlib.contextmanager
+def stage(name: str, total: int) -> Iterator[Stage]:
+    made = Stage(name, total)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def lock(root: Path) -> Iterator[None]:
+    """One build of a checkout at a time; a second one waits, and says so."""
+    folder = root / ".cache"
+    folder.mkdir(exist_ok=True)
+    with (folder / "build.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("another build of this checkout is running; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def recover(root: Path) -> Path:
+    """Puts back the last good site if a build died while it swapped; returns the folder for a new one."""
+    place = root / ".cache" / "site"
+    if (place / "old").is_dir() and not (root / "site").is_dir():
+        (place / "old").rename(root / "site")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    return place
+
+
+def swap(root: Path, place: Path) -> None:
+    """Puts the new site in the place of the last one."""
+    if (root / "site").is_dir():
+        (root / "site").rename(place / "old")
+    (place / "new").rename(root / "site")
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def check_claims(site: Site, found: list[Outcome]) -> tuple[list[dict[str, Any]], list[Fault]]:
+    """The verdict of every claim stated; faults where stated and tested claims, or answers and questions, differ."""
+    verdicts = {v["id"]: (v, o) for o in found for v in o.verdicts}
+    answers: dict[str, set[str]] = {}
+    for row in site.questions:
+        for name in row["claims"]:
+            answers.setdefault(name, set()).update(row["names"])
+    listed, faults = list[dict[str, Any]](), list[Fault]()
+    for claim in site.claims:
+        verdict, _ = verdicts.pop(claim.name, (None, None))
+        module = programs.test_module(claim.stem)
+        state = extension.held(verdict)
+        if verdict is None:
+            faults.append(
+                Fault(
+                    claim.path,
+                    claim.line,
+                    f"claim {claim.name} has no test; mark one in {module} with claim({claim.name!r})",
+                )
+            )
+        elif set(verdict["answers"]) != answers.get(claim.name, set()):
+            wanted = sorted(answers.get(claim.name, set()))
+            path, _, line = verdict["test"].partition(":")
+            faults.append(
+                Fault(
+                    path,
+                    int(line),
+                    f"claim {claim.name} answers {verdict['answers']}, docs/questions.yml says {wanted}",
+                )
+            )
+        given = verdict or {}
+        entry = {"id": claim.name, "stem": claim.stem, "statement": claim.statement, "kind": given.get("kind", "")}
+        entry |= {"oracle": given.get("oracle", ""), "verdict": state, "measured": given.get("measured")}
+        entry |= {"bound": given.get("bound"), "mutants": given.get("mutants", []), "answers": given.get("answers", [])}
+        listed.append(entry | {"test": given.get("test", f"{module}:1")})
+    for name, (verdict, _) in verdicts.items():
+        path, _, line = verdict["test"].partition(":")
+        faults.append(Fault(path, int(line), f"claim {name} is tested but no docstring of genref states it"))
+    return listed, faults
+
+
+class Collected(logging.Handler):
+    """The warnings of MkDocs and its plugins."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if (
+            "contains a link" not in message and "contains an unrecognized" not in message
+        ):  # the audit gives these with their line
+            self.messages.append(message)
+
+
+def render(root: Path, target: Path) -> list[Fault]:
+    """Builds the pages with MkDocs; returns its warnings as faults."""
+    from mkdocs.commands.build import build as mkdocs_build
+    from mkdocs.config import load_config
+    from mkdocs.exceptions import MkDocsException
+
+    heard = Collected()
+    logging.getLogger("mkdocs").addHandler(heard)
+    extension.quiet = True
+    try:
+        settings = load_config(str(root / "mkdocs.yml"), site_dir=str(target))
+        settings.plugins.on_startup(command="build", dirty=False)
+        mkdocs_build(settings)
+        settings.plugins.on_shutdown()
+    except (MkDocsException, SystemExit) as error:
+        heard.messages.append(str(error) or "MkDocs stopped")
+    finally:
+        logging.getLogger("mkdocs").removeHandler(heard)
+    return [located(root, message) for message in dict.fromkeys(heard.messages)]
+
+
+def located(root: Path, message: str) -> Fault:
+    """A warning of MkDocs with the place that it names, or that of its configuration."""
+    match = re.search(r"[\w./-]+\.(?:md|py)\b(?::(\d+))?", message)
+    for name in [match[0].partition(":")[0]] if match else []:
+        for place in (name, f"docs/{name}"):
+            if (root / place).is_file():
+                return Fault(place, int(match[1] or 1) if match else 1, " ".join(message.split()))
+    return Fault("mkdocs.yml", 1, " ".join(message.split()))
+
+
+def per_program(found: list[Outcome]) -> list[dict[str, Any]]:
+    rows = []
+    for o in found:
+        rows.append(
+            {"path": o.program.path, "line": o.program.line, "kind": o.program.kind, "seconds": round(o.seconds, 4)}
+            | {
+                "cached": o.cached,
+                "why": o.why,
+                "reads": sorted({path for kind, path, _ in o.reads if kind != "absent"}),
+            }
+            | {
+                "made_from": o.program.made_from,
+                "figures": {name: figure["data"] for name, figure in o.figures.items()},
+            }
+        )
+    return rows
+
+
+def people(report: dict[str, Any]) -> str:
+    """The report as a page."""
+
+    def table(head: list[str], rows: list[list[object]]) -> str:
+        top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+        rows_and_head = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+        return f'<div class="md-typeset__scrollwrap" tabindex="0">{rows_and_head}</div>'
+
+    count, seconds = report["programs"], report["seconds"]
+    slow = sorted(report["per_program"], key=lambda row: -row["seconds"])[:12]
+    ran = [row for row in report["per_program"] if not row["cached"]]
+    memory = "" if sys.platform == "linux" else "<p>This system sets no memory limit on programs.</p>"
+    parts = [
+        f"<p>{count['total']} programs: {count['run']} run, {count['cached']} cached, {count['excused']} excused.</p>",
+        memory + f"<p>The runner itself costs {report['runner_seconds_per_program']:.3f} s a program.</p>",
+        "<h2>Stages</h2>" + table(["Stage", "Seconds"], [[name, f"{value:.2f}"] for name, value in seconds.items()]),
+        "<h2>Slowest programs</h2>"
+        + table(
+            ["Program", "Kind", "Seconds"],
+            [[f"{r['path']}:{r['line']}", r["kind"], f"{r['seconds']:.3f}"] for r in slow],
+        ),
+        "<h2>Why each miss missed</h2>"
+        + (
+            table(["Program", "Why"], [[f"{r['path']}:{r['line']}", r["why"]] for r in ran])
+            if ran
+            else "<p>Nothing missed.</p>"
+        ),
+        "<h2>Pages</h2>"
+        + table(
+            ["Page", "First view, bytes", "Requests"],
+            [[p["path"], f"{p['wire_bytes']:,}", p["requests"]] for p in report["pages"]],
+        ),
+        "<h2>Versions</h2>" + table(["Library", "Version"], [list(pair) for pair in report["versions"].items()]),
+    ]
+    return "\n".join(parts)
+
+
+def announce(faults: list[Fault]) -> None:
+    """Lists all faults, sorted, last; on GitHub also where they stand in the change."""
+    console.print(f"\n{len(faults)} fault{'s' * (len(faults) != 1)}:", style="bold red")
+    for fault in faults:
+        console.print(str(fault), markup=False)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            message = fault.message.replace("%", "%25").replace("\n", "%0A")
+            console.print(f"::error file={fault.path},line={fault.line}::{message}", markup=False)
+
+
+def build(root: Path, *, cache: bool = True) -> int:
+    """Builds the checkout at `root`; 0 if every program ran, every claim holds and every page is sound."""
+    with lock(root):
+        place = recover(root)
+        try:
+            return _build(root, place, cache)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def timed(seconds: dict[str, float], name: str) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def clock() -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        seconds[name] = round(time.monotonic() - start, 3)
+
+    return clock()
+
+
+def _build(root: Path, place: Path, cache: bool) -> int:
+    start, seconds = time.monotonic(), dict[str, float]()
+    Store(root).forget()
+    os.environ["SOURCE_DATE_EPOCH"] = runner.epoch(root)
+    with timed(seconds, "programs"):
+        site = programs.collect(root)
+        with stage("programs", len(site.programs)) as at:
+            found = runner.run(root, site.programs, cache=cache, done=at.done, started=at.started)
+    with timed(seconds, "claims"):
+        modules = runner.claim_programs(root, [claim.stem for claim in site.claims])
+        with stage("claims", len(modules)) as at:
+            tested = runner.run(root, modules, cache=cache, done=at.done, started=at.started)
+    listed, missing = check_claims(site, tested)
+    with timed(seconds, "render"), stage("pages", 1):
+        warnings = render(root, place / "new")
+    with timed(seconds, "audit"):
+        pages, seen = audit(root, place / "new") if (place / "new" / "index.html").is_file() else ([], [])
+    faults = {*site.faults, *missing, *warnings, *seen, *(f for o in [*found, *tested] for f in o.faults)}
+    total = len(found) + len(site.excused)
+    if site.fences != site.included + len(site.excused) + sum(
+        p.kind in ("fence", "readme", "docstring") for p in site.programs
+    ):
+        lost = site.fences - site.included - len(site.excused)
+        faults.add(Fault("docs", 1, f"{lost} fences should run, but not as many do; mend those listed beside this one"))
+    if faults:
+        announce(sorted(faults, key=lambda f: (f.path, f.line, f.message)))
+        return 1
+    seconds["total"] = round(time.monotonic() - start, 3)
+    rows = per_program(found)
+    fresh = [o for o in found if not o.cached]
+    mutants = [m for claim in listed for m in claim["mutants"]]
+    recent = {v["id"] for o in tested if not o.cached for v in o.verdicts}
+    report: dict[str, Any] = {
+        "programs": {
+            "total": total,
+            "run": len(fresh),
+            "cached": len(found) - len(fresh),
+            "excused": len(site.excused),
+            "failed": 0,
+        },
+        "claims": {
+            "stated": len(listed),
+            "held": sum(c["verdict"] == "held" for c in listed),
+            "failed": sum(c["verdict"] == "failed" for c in listed),
+            "run": len(recent),
+            "cached": len(listed) - len(recent),
+            "mutants": len(mutants),
+            "mutants_rejected": sum(m["rejected"] for m in mutants),
+        },
+        "pages": pages,
+        "seconds": seconds,
+        "versions": runner.libraries(),
+        "revision": runner.git(root, "rev-parse", "HEAD"),
+        "per_program": rows,
+        "runner_seconds_per_program": round(median(o.overhead for o in found), 4) if found else 0.0,
+    }
+    new = place / "new"
+    (new / "claims.json").write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
+    (new / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    page = new / "report" / "index.html"
+    if page.is_file():
+        shown = re.sub(
+            r'<div id="build-report">.*?</div>', lambda _: people(report), page.read_text(), count=1, flags=re.S
+        )
+        page.write_text(shown)
+    swap(root, place)
+    count, held = report["programs"], report["claims"]
+    console.print(
+        f"{total} programs ({count['run']} run, {count['cached']} cached) · {held['held']} claims hold, "
+        f"{held['mutants_rejected']} mutants rejected · {len(pages)} pages · 0 warnings · "
+        f"{seconds['total']:.0f} s · site/index.html",
+        markup=False,
+    )
+    return 0
+
+
+def update(root: Path) -> int:
+    """Rewrites every expected output that differs from what its program prints."""
+    site = programs.collect(root)
+    with stage("programs", len(site.programs)) as at:
+        found = runner.run(root, site.programs, done=at.done, started=at.started)
+    changes = sorted(
+        {(path, line, text, o.stdout) for o in found for path, line, text in o.program.expected if text != o.stdout},
+        reverse=True,
+    )
+    for path, line, text, printed in changes:
+        lines = (root / path).read_text().split("\n")
+        end = line - 1 + text.count("\n")
+        margin = re.match(r"\s*", lines[line - 2])[0]  # type: ignore[index]
+        lines[line - 1 : end] = [margin + new if new else "" for new in printed.splitlines()]
+        (root / path).write_text("\n".join(lines))
+        console.print(f"{path}:{line}: rewrote the expected output", markup=False)
+    if not changes:
+        console.print("every expected output is as printed")
+    return 0
+
+
+def main() -> int:
+    """`python -m genref._site build [--no-cache]` or `update`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m genref._site", description="Builds the site of the checkout in this folder."
+    )
+    choose = parser.add_subparsers(dest="command", required=True)
+    made = choose.add_parser("build", help="run programs and claims, render, audit, swap")
+    made.add_argument("--no-cache", action="store_true", help="run everything, whatever the store holds")
+    choose.add_parser("update", help="rewrite expected output from the programs")
+    given = parser.parse_args()
+    root = Path.cwd().resolve()
+    if not (root / "mkdocs.yml").is_file():
+        parser.error("no mkdocs.yml here; run this in a checkout of genref")
+    try:
+        return build(root, cache=not given.no_cache) if given.command == "build" else update(root)
+    except runner.BuildError as error:
+        console.print(f"genref/_site/runner.py:1: {error}", style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130

@@ -1,0 +1,110 @@
+"""What MkDocs alone does, beside the Markdown extension: tours through mkdocs-jupyter, and the font of the formulas."""
+
+import io
+import json
+import re
+from html import escape
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+from fontTools import subset
+from fontTools.ttLib import TTFont
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from genref._site import extension, scan
+from genref._site.runner import Outcome
+from genref._site.store import Store
+
+FONT = "assets/math.woff2"
+
+
+def notebook(tour: Outcome) -> dict[str, Any]:
+    """The executed notebook of a tour, with its formulas as MathML and its figures as they stand on every page."""
+    cells = list[dict[str, Any]]()
+    for cell in tour.cells:
+        source = cell["source"].rstrip("\n")
+        if cell["kind"] == "markdown":
+            source = scan.MATH.sub(_formula, source)
+            cells.append({"cell_type": "markdown", "metadata": {}, "source": source})
+            continue
+        outputs = list[dict[str, Any]]()
+        for shown in cell["outputs"]:
+            if "svg" in shown:
+                data = {"text/html": f"<figure>{shown['svg']}</figure>"}
+                outputs.append({"output_type": "display_data", "metadata": {}, "data": data})
+            else:
+                outputs.append({"output_type": "stream", "name": "stdout", "text": shown["text"]})
+        cells.append(
+            {"cell_type": "code", "metadata": {}, "execution_count": None, "source": source, "outputs": outputs}
+        )
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {"nbformat": 4, "nbformat_minor": 4, "metadata": {"kernelspec": kernel}, "cells": cells}
+
+
+def _formula(match: re.Match[str]) -> str:
+    if match["skip"]:
+        return match["skip"]
+    try:
+        return scan.mathml(match["display"] or match["inline"], bool(match["display"]))
+    except ValueError as error:
+        return f'<span class="fault">{escape(str(error))}</span>'
+
+
+@event_priority(-100)
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Puts the executed notebook of each tour in the place of its page."""
+    if "mkdocs-jupyter" not in config.plugins:
+        return files
+    now = extension.context()
+    folder = Store(now.root).folder / "tours"
+    folder.mkdir(exist_ok=True)
+    for (kind, path), tour in now.by_path.items():
+        page = files.get_file_from_path(f"tours/{Path(path).stem}.md")
+        if kind != "tour" or tour.faults or page is None:
+            continue
+        target = folder / f"{Path(path).stem}.ipynb"
+        text = json.dumps(notebook(tour), indent=1)
+        if not target.is_file() or target.read_text() != text:
+            target.write_text(text)
+        files.remove(page)
+        files.append(File.generated(config, page.src_uri, abs_src_path=str(target)))
+    return files
+
+
+@event_priority(-100)
+def on_page_content(html: str, page: Page, **_: Any) -> str:
+    """Takes out the sheets and scripts that a notebook brings along; assets/genref.css styles it."""
+    if page.file.abs_src_path and page.file.abs_src_path.endswith(".ipynb"):
+        html = re.sub(r"<(style|script)\b.*?</\1>", "", html, flags=re.S)
+    return html
+
+
+@event_priority(-100)
+def on_post_build(config: MkDocsConfig) -> None:
+    """Cuts the font of the formulas to the characters that the site's formulas use."""
+    site = Path(config.site_dir)
+    used = set[str]()
+    for file in site.rglob("*.html"):
+        for formula in re.findall(r"<math.*?</math>", file.read_text(), re.S):
+            used |= set(re.sub(r"<[^>]*>", "", formula).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    target = site / FONT
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(font("".join(sorted(used))))
+
+
+def font(characters: str) -> bytes:
+    """A WOFF2 subset of STIX Two Math, under the OFL, with the tables that set formulas."""
+    source = resources("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
+    options = subset.Options(flavor="woff2", layout_features=["ssty", "rtlm"], hinting=False, notdef_outline=True)
+    with TTFont(io.BytesIO(source.read_bytes()), recalcTimestamp=False) as made:
+        cut = subset.Subsetter(options)
+        cut.populate(text=characters)
+        cut.subset(made)
+        out = io.BytesIO()
+        made.flavor = "woff2"
+        made.save(out)
+    return out.getvalue()
