@@ -303,7 +303,20 @@ def draw(namespace: dict[str, object], path: str, name: str, style: types.Module
 def run_claims(job: dict[str, object]) -> None:
     import pytest
 
-    flags = ["-q", "-m", "claim", "-p", "no:cacheprovider", "-p", "genref._site.claims", "--claims-json", "claims.json"]
+    warm = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # the server holds pytest's own plugins
+    flags = [
+        "-q",
+        "-W",
+        warm,
+        "-m",
+        "claim",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "genref._site.claims",
+        "--claims-json",
+        "claims.json",
+    ]
     status = pytest.main([*flags, "--rootdir", str(job["root"]), str(job["file"])])
     if status not in (0, 1):
         said = [line[2:] for line in Path("../out").read_text(errors="replace").splitlines() if line.startswith("E  ")]

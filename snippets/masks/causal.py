@@ -7,17 +7,20 @@ from torch import nn
 from genref.masks.causal import MaskedConv2d, mask, total_probability
 
 
-def stack(kinds, colours=1, seed=1):
-    """Masked layers of the given kinds, tanh between them, with random weights and biases."""
-    layers = [MaskedConv2d(kind, colours, colours, 3, colours=colours) for kind in kinds]
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in nn.ModuleList(layers).parameters():
+def stack(kinds, G=1):
+    """Masked layers of the given kinds in G colours, tanh between, random weights."""
+    network = nn.Sequential()
+    for kind in kinds:
+        network.append(MaskedConv2d(kind, G, G, kernel_size=3, colours=G))
+        network.append(nn.Tanh())
+    generator = torch.Generator().manual_seed(1)
+    for parameter in network.parameters():
         nn.init.normal_(parameter, generator=generator)
-    return nn.Sequential(*[module for layer in layers for module in (layer, nn.Tanh())][:-1])
+    return network[:-1]
 
 
 def dependence(network, height, width):
-    """Whether output pixel p (row) depends on input pixel q (column), pixels in raster order."""
+    """Whether output pixel (row) depends on input pixel (column), in raster order."""
     image = torch.zeros(1, 1, height, width)
     jacobian = torch.autograd.functional.jacobian(network, image)
     return jacobian.view(height * width, height * width) != 0
@@ -31,13 +34,13 @@ for kinds in ("AA", "AB", "BA", "BB"):
     itself = sees.diagonal().any().item()
     total = total_probability(stack(kinds), size=(3, 3))
     assert not sees.triu(1).any(), "no pixel sees a later one"
-    assert itself == (kinds == "BB"), "a pixel sees itself in BB alone"
-    assert (abs(total - 1) < 1e-4) == (kinds != "BB"), "the products sum to one but in BB"
-    print(f"{kinds}  a pixel sees itself: {itself!s:5}  sum over all images: {total:.3f}")
+    assert itself == (kinds == "BB"), "BB alone sees itself"
+    assert (abs(total - 1) < 1e-4) == (not itself), "one unless it sees itself"
+    print(f"{kinds}  sees itself: {itself!s:5}  sum over all images: {total:.3f}")
 
-total = total_probability(stack("AB", colours=3), size=(2, 2), colours=3)
+total = total_probability(stack("AB", G=3), size=(2, 2), colours=3)
 assert abs(total - 1) < 1e-4
-print(f"AB in three colours               sum over all images: {total:.3f}")
+print(f"AB in three colours     sum over all images: {total:.3f}")
 # --8<-- [end:check]
 
 

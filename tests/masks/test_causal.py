@@ -4,7 +4,6 @@ from itertools import pairwise, product
 from pathlib import Path
 from runpy import run_path
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,13 @@ MAPS = list(product(range(1, 8), repeat=2))
 def stack(kinds, generator, kernel_size=3, past="above", colours=1):
     """Random layers, tanh between them, with two hidden channels for each colour."""
     widths = [colours, *[2 * colours] * (len(kinds) - 1), colours]
-    modules = []
+    network = nn.Sequential()
     for kind, channels in zip(kinds, pairwise(widths), strict=True):
-        layer = MaskedConv2d(kind, *channels, kernel_size, past, colours, dtype=DOUBLE)
-        for parameter in layer.parameters():
-            nn.init.normal_(parameter, std=0.3, generator=generator)
-        modules += [layer, nn.Tanh()]
-    return nn.Sequential(*modules[:-1])
+        network.append(MaskedConv2d(kind, *channels, kernel_size, past, colours, dtype=DOUBLE))
+        network.append(nn.Tanh())
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    return network[:-1]
 
 
 def dependence(network, size, colours=1):
@@ -251,12 +250,6 @@ def test_a_colour_is_a_block_of_channels():
     layer = MaskedConv2d("A", 6, 9, 3, colours=3)
     assert layer.mask[3:6, :2, 1, 1].all(), "green reads red"
     assert not layer.mask[3:6, 2:, 1, 1].any(), "green reads neither itself nor blue"
-
-
-@pytest.fixture
-def untyped(monkeypatch):
-    """Users have no hook that checks annotations, so what they see is the ValueError."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("untyped")
