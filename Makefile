@@ -27,7 +27,7 @@ test: setup ## lint, types, tests, claims and programs under other seeds, the si
 	@$(PY) -m coverage report
 
 serve: setup ## show the pages while you write them
-	@$(PY) -m mkdocs serve
+	@$(PY) -m mkdocs serve --dirty
 
 verify: setup ## check the claims and print the table (ONLY=pattern chooses some)
 	@$(PY) -m genref verify $(ONLY)

@@ -168,7 +168,6 @@ def render(root: Path, target: Path) -> list[Fault]:
 
     heard = Collected()
     logging.getLogger("mkdocs").addHandler(heard)
-    extension.quiet = True
     try:
         settings = load_config(str(root / "mkdocs.yml"), site_dir=str(target))
         settings.plugins.on_startup(command="build", dirty=False)
@@ -290,6 +289,7 @@ def _build(root: Path, place: Path, cache: bool) -> int:
         with stage("claims", len(modules)) as at:
             tested = runner.run(root, modules, cache=cache, done=at.done, started=at.started)
     listed, missing = check_claims(site, tested)
+    extension.prepared = extension.Context(site, found, {v["id"]: v for o in tested for v in o.verdicts})
     with timed(seconds, "render"), stage("pages", 1):
         warnings = render(root, place / "new")
     with timed(seconds, "audit"):

@@ -9,7 +9,7 @@ import logging
 import os
 import posixpath
 import re
-from functools import cache
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -25,32 +25,19 @@ log = logging.getLogger("mkdocs.genref")
 TITLE = re.compile(r"title=\"([^\"]+)\"")
 CAPTION = re.compile(r"\A[ \t]*\*(?!\*)((?:(?!\n[ \t]*\n)[\s\S])+?)\*[ \t]*(?=\n[ \t]*(?:\n|\Z)|\Z)")
 NOTES = re.compile(rf"{scan.EXPECTED.pattern}|{scan.SKIP.pattern}|<!--\s*limit:.*?-->")
-quiet = False
-"""Set by the builder, which lists the faults itself."""
 
 
 class Context:
     """What the pages of one state of the checkout are made from."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.site = programs.collect(root)
-        found = runner.run(root, self.site.programs)
-        self.outcomes = {(o.program.kind in KINDS, o.program.source): o for o in found}
+    def __init__(self, site: programs.Site, found: list[runner.Outcome], verdicts: dict[str, dict[str, Any]]) -> None:
+        self.site, self.root, self.verdicts = site, site.root, verdicts
+        self.outcomes = {o.program.source: o for o in found if o.program.kind not in ("snippet", "standalone", "tour")}
         self.by_path = {(o.program.kind, o.program.path): o for o in found}
-        self.claims = {claim.name: claim for claim in self.site.claims}
-        self.verdicts = verdicts(root, [claim.stem for claim in self.site.claims])
-        if not quiet:
-            for fault in sorted({str(f) for f in self.site.faults} | {str(f) for o in found for f in o.faults}):
-                log.warning(fault)
-            for name in self.claims.keys() - self.verdicts.keys():
-                log.warning(f"claim {name} was not checked in this build; run make site")
+        self.claims = {claim.name: claim for claim in site.claims}
 
     def standalone(self, snippet: str) -> runner.Outcome | None:
         return self.by_path.get(("standalone", snippet))
-
-
-KINDS = ("snippet", "standalone", "tour")
 
 
 def verdicts(root: Path, stems: list[str]) -> dict[str, dict[str, Any]]:
@@ -60,8 +47,14 @@ def verdicts(root: Path, stems: list[str]) -> dict[str, dict[str, Any]]:
     return {verdict["id"]: verdict for entry in entries if entry for verdict in entry["verdicts"]}
 
 
+prepared: Context | None = None
+"""Set by the builder, which has run everything and lists the faults itself."""
+
+
 def context() -> Context:
-    """The context of the checkout in the current folder, made anew when a file of it changes."""
+    """The builder's context, or one of the checkout in this folder, made anew when a file of it changes."""
+    if prepared is not None:
+        return prepared
     root = Path.cwd().resolve()
     stamps = []
     for folder in ("docs", "genref", "snippets", "tests"):
@@ -71,9 +64,17 @@ def context() -> Context:
     return _context(root, tuple(stamps))
 
 
-@cache
+@lru_cache(1)
 def _context(root: Path, stamps: tuple[object, ...]) -> Context:
-    return Context(root)
+    """Runs what the store does not hold; faults become warnings, so that a strict build fails."""
+    site = programs.collect(root)
+    found = runner.run(root, site.programs)
+    made = Context(site, found, verdicts(root, [claim.stem for claim in site.claims]))
+    for fault in sorted({str(f) for f in site.faults} | {str(f) for o in found for f in o.faults}):
+        log.warning(fault)
+    for name in sorted(made.claims.keys() - made.verdicts.keys()):
+        log.warning(f"claim {name} was not checked in this build; run make site")
+    return made
 
 
 def number(value: float | None) -> str:
@@ -193,7 +194,7 @@ class Transform(Preprocessor):
         title = TITLE.search(fence.info)
         snippet = title[1] if title and title[1].startswith("snippets/") else ""
         now = context()
-        outcome = now.by_path.get(("snippet", snippet)) if snippet else now.outcomes.get((False, fence.code))
+        outcome = now.by_path.get(("snippet", snippet)) if snippet else now.outcomes.get(fence.code)
         if outcome is None:
             return raw
         parts = [raw]

@@ -3,13 +3,13 @@
 import io
 import json
 import re
+import shutil
 from html import escape
+from importlib.metadata import version
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-from fontTools import subset
-from fontTools.ttLib import TTFont
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 
 from genref._site import extension, scan
 from genref._site.runner import Outcome
-from genref._site.store import Store
+from genref._site.store import Store, digest
 
 FONT = "assets/math.woff2"
 
@@ -91,13 +91,23 @@ def on_post_build(config: MkDocsConfig) -> None:
     for file in site.rglob("*.html"):
         for formula in re.findall(r"<math.*?</math>", file.read_text(), re.S):
             used |= set(re.sub(r"<[^>]*>", "", formula).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    characters = "".join(sorted(used))
+    folder = Store(Path(config.config_file_path).parent).folder / "fonts"
+    folder.mkdir(exist_ok=True)
+    made = folder / f"{digest(characters + version('fonttools') + version('ziamath'))}.woff2"
+    if not made.is_file():
+        made.with_suffix(".new").write_bytes(font(characters))
+        made.with_suffix(".new").replace(made)
     target = site / FONT
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(font("".join(sorted(used))))
+    shutil.copyfile(made, target)
 
 
 def font(characters: str) -> bytes:
     """A WOFF2 subset of STIX Two Math, under the OFL, with the tables that set formulas."""
+    from fontTools import subset
+    from fontTools.ttLib import TTFont
+
     source = resources("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
     options = subset.Options(flavor="woff2", layout_features=["ssty", "rtlm"], hinting=False, notdef_outline=True)
     with TTFont(io.BytesIO(source.read_bytes()), recalcTimestamp=False) as made:

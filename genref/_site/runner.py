@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +77,11 @@ def git(root: Path, *words: str) -> str:
 
 @cache
 def libraries() -> dict[str, str]:
-    """The versions of Python and of all libraries that a program can reach."""
-    found = {d.metadata["Name"].lower(): d.version for d in distributions() if d.metadata["Name"]}
+    """The versions of Python and of all libraries that a program can reach, read off the names of their folders."""
+    folders = {p.name.removesuffix(".dist-info") for place in sys.path for p in Path(place).glob("*.dist-info")}
+    found = dict(sorted(folder.lower().rsplit("-", 1) for folder in folders))
     found.pop("genref", None)
-    return {"python": platform.python_version(), **dict(sorted(found.items()))}
+    return {"python": platform.python_version(), **found}
 
 
 @cache
@@ -109,16 +109,17 @@ class Server:
         environment |= {"SOURCE_DATE_EPOCH": epoch(root), "MPLCONFIGDIR": str(self.store.folder / "matplotlib")}
         environment["HOME"] = str(self.work)
         self.root, self.log = root, self.work / "server.log"
-        self.process = subprocess.Popen(  # noqa: S603  (our own worker, by this interpreter)
-            [sys.executable, "-P", str(HERE / "worker.py"), str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w"),
-            cwd=self.work,
-            env=environment,
-            text=True,
-            start_new_session=True,
-        )
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(  # noqa: S603  (our own worker, by this interpreter)
+                [sys.executable, "-P", str(HERE / "worker.py"), str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self.work,
+                env=environment,
+                text=True,
+                start_new_session=True,
+            )
         said = self.answer()
         if cold := [name for name in said["preloaded"] if name == "genref"]:
             raise BuildError(f"the fork server holds {cold}: programs would not be seen reading it")
