@@ -143,6 +143,7 @@ class Transform(Preprocessor):
         return posixpath.relpath(path, posixpath.dirname(self.page) or ".") + (f"#{anchor}" if anchor else "")
 
     def run(self, lines: list[str]) -> list[str]:
+        self.now = context()
         return self.text("\n".join(lines)).split("\n")
 
     def text(self, text: str) -> str:
@@ -193,8 +194,7 @@ class Transform(Preprocessor):
             return raw
         title = TITLE.search(fence.info)
         snippet = title[1] if title and title[1].startswith("snippets/") else ""
-        now = context()
-        outcome = now.by_path.get(("snippet", snippet)) if snippet else now.outcomes.get(fence.code)
+        outcome = self.now.by_path.get(("snippet", snippet)) if snippet else self.now.outcomes.get(fence.code)
         if outcome is None:
             return raw
         parts = [raw]
@@ -203,7 +203,7 @@ class Transform(Preprocessor):
             parts.append(self.block("This program failed in the build", "\n".join(map(str, outcome.faults))))
         elif shown:
             parts.append(f'```{{.text .output .no-copy title="Output"}}\n{shown}```\n')
-        if snippet and snippet not in self.shown and (alone := now.standalone(snippet)):
+        if snippet and snippet not in self.shown and (alone := self.now.standalone(snippet)):
             self.shown.add(snippet)
             code = f"```python\n{alone.program.source}```"
             parts.append('??? abstract "Standalone copy: needs torch and matplotlib only"\n\n' + indent(code))
@@ -217,11 +217,10 @@ class Transform(Preprocessor):
     # The directives, each by its name.
 
     def _claim(self, name: str, _: str) -> str:
-        now = context()
-        claim = now.claims.get(name)
+        claim = self.now.claims.get(name)
         if claim is None:
             return self.block("Unknown claim", name)
-        verdict = now.verdicts.get(name)
+        verdict = self.now.verdicts.get(name)
         state = held(verdict).replace(" ", "-")
         parts = [
             f'<div class="claim {state}" id="claim-{name}" markdown="1">',
@@ -242,14 +241,13 @@ class Transform(Preprocessor):
     def source(self, place: str) -> str:
         """A place in the sources; a link where the repository has an address."""
         path, _, line = place.partition(":")
-        address = context().site.config.get("repo_url")
+        address = self.now.site.config.get("repo_url")
         return f"[`{place}`]({address.rstrip('/')}/blob/main/{path}#L{line})" if address else f"`{place}`"
 
     def _claim_line(self, name: str, _: str) -> str:
-        now = context()
-        if name not in now.claims:
+        if name not in self.now.claims:
             return self.block("Unknown claim", name)
-        claim, verdict = now.claims[name], now.verdicts.get(name)
+        claim, verdict = self.now.claims[name], self.now.verdicts.get(name)
         place = self.link(f"{claim.stem}.md#claim-{name}")
         state = held(verdict).replace(" ", "-")
         statement = self.formulas(claim.statement.split("\n\n")[0])
@@ -258,9 +256,8 @@ class Transform(Preprocessor):
         return f'<div class="claim-line {state}" markdown="1">\n\n{text}\n\n</div>'
 
     def _figure(self, argument: str, caption: str) -> str:
-        now = context()
         stem, _, key = argument.partition(" ")
-        outcome = now.by_path.get(("snippet", f"snippets/{stem}.py"))
+        outcome = self.now.by_path.get(("snippet", f"snippets/{stem}.py"))
         drawn = outcome.figures.get(f"figure_{key}" if key else "figure") if outcome else None
         if outcome is None or drawn is None:
             return self.block("This figure could not be drawn", argument)
@@ -272,8 +269,8 @@ class Transform(Preprocessor):
         return f'<figure markdown="1">\n\n{art}{text}\n\n</figure>\n\n{closed}'
 
     def _ledger(self, *_: str) -> str:
-        now, out, topic = context(), list[str](), ""
-        for claim in now.claims.values():
+        out, topic = list[str](), ""
+        for claim in self.now.claims.values():
             if claim.stem.split("/")[0] != topic:
                 topic = claim.stem.split("/")[0]
                 out.append(f"## {topic.replace('_', ' ').capitalize()}")
@@ -281,20 +278,20 @@ class Transform(Preprocessor):
         return "\n\n".join(out)
 
     def _questions(self, *_: str) -> str:
-        now, out, letter = context(), list[str](), ""
-        for row in now.site.questions:
+        out, letter = list[str](), ""
+        for row in self.now.site.questions:
             if row["names"][0][0] != letter:
                 letter = row["names"][0][0]
                 out.append(f"\n## Set {letter}\n\n| Question | What is asked | Answered by |\n| --- | --- | --- |")
             names = ", ".join(row["names"])
-            stated = [now.claims[c] for c in row["claims"] if c in now.claims]
+            stated = [self.now.claims[c] for c in row["claims"] if c in self.now.claims]
             links = ", ".join(f"[`{c.name}`]({self.link(f'{c.stem}.md#claim-{c.name}')})" for c in stated)
             out.append(f"| {names} | {self.formulas(row['question'])} | {links or 'not yet'} |")
         return "\n".join(out)
 
     def _symbols(self, *_: str) -> str:
         out, module = list[str](), ""
-        for symbol, doc in public(context().root):
+        for symbol, doc in public(self.now.root):
             home, short = symbol.rsplit(".", 1)
             if home != module:
                 module = home
@@ -307,7 +304,7 @@ class Transform(Preprocessor):
         return '<div id="build-report"><p>The report is written by <code>make site</code>.</p></div>'
 
     def _tour(self, name: str, _: str) -> str:
-        outcome = context().by_path.get(("tour", f"docs/tours/{name}.py"))
+        outcome = self.now.by_path.get(("tour", f"docs/tours/{name}.py"))
         if outcome is None or outcome.faults:
             return self.block("This tour failed", "\n".join(map(str, outcome.faults)) if outcome else name)
         out = []

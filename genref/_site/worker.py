@@ -4,6 +4,7 @@ Started by `runner.Server` as a script, under the pins of `runner.PINS`; imports
 program loads of it is read in the child and recorded. Speaks JSON lines: jobs on stdin, endings on stdout.
 """
 
+import _posixsubprocess
 import ast
 import contextlib
 import ctypes
@@ -26,6 +27,7 @@ import time
 import traceback
 import types
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +98,9 @@ class Watch:
         self.reads.setdefault((kind, path), state)
 
     def refuse(self, what: str) -> None:
-        line = program_line(sys._getframe(), self.own)
-        self.violations.append((line, what))
-        raise PermissionError(f"{what}: programs of the site run alone, in their own folder")
+        what += ": programs of the site run alone, in their own folder"
+        self.violations.append((program_line(sys._getframe(), self.own), what))
+        raise PermissionError(what)
 
     def asked_by_program(self) -> bool:
         """Whether the checkout's code, rather than the import system or a tool, lists a folder."""
@@ -123,15 +125,20 @@ class Watch:
             path = self.path(args[0] or ".")
             if path and self.asked_by_program():
                 self.active = False
-                with contextlib.suppress(OSError):
-                    self.record(
-                        "folder", path, hashlib.sha256("\0".join(sorted(os.listdir(path))).encode()).hexdigest()
-                    )
+                try:
+                    names = "\0".join(sorted(os.listdir(path)))
+                    self.record("folder", path, hashlib.sha256(names.encode()).hexdigest())
+                except FileNotFoundError:
+                    self.record("absent", path, "")
+                except OSError:
+                    pass
                 self.active = True
         elif event in FORBIDDEN:
             self.refuse(f"{FORBIDDEN[event]} ({event})")
-        elif event in WRITES and any(map(self.outside, args[: 2 if event in ("os.rename", "os.link") else 1])):
-            self.refuse(f"wrote outside its folder ({event} {args[0]!r})")
+        elif event in WRITES:
+            first, last = {"os.rename": (0, 2), "os.link": (0, 2), "os.symlink": (1, 2)}.get(event, (0, 1))
+            for name in filter(self.outside, args[first:last]):
+                self.refuse(f"wrote outside its folder ({event} {name!r})")
 
     def opened(self, name: object, flags: object) -> None:
         if isinstance(flags, int) and flags & WRITING and self.outside(name):
@@ -158,10 +165,11 @@ class Watch:
         for name in self.imports:
             place = os.path.join(self.root, *name.split("."))
             module = sys.modules.get(name)
-            if (module is None and name.startswith("genref")) or (getattr(module, "__file__", None) == place + ".py"):
+            if getattr(module, "__file__", None) == place + ".py":
                 self.record("absent", os.path.join(place, "__init__.py"), "")
-            if module is None and name.startswith("genref"):
-                self.record("absent", place + ".py", "")
+            for path in (place, place + ".py") if module is None else ():
+                if not os.path.lexists(path):
+                    self.record("absent", path, "")
         return sorted((kind, path, state) for (kind, path), state in self.reads.items())
 
 
@@ -181,8 +189,20 @@ def traceback_line(error: BaseException, own: str) -> int:
     return lines[-1] if lines else 0
 
 
+class Asked:
+    """Notes every module that the import system is asked for, however: `import_module` raises no audit event."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        self.watch.imports.add(fullname)
+
+
 def watch_environment(watch: Watch) -> None:
-    """Records which GENREF_* variables are asked for, and files whose existence is."""
+    """Records which GENREF_* variables are asked for, and files whose existence is; refuses what no event tells of."""
+    sys.meta_path.insert(0, Asked(watch))
+    _posixsubprocess.fork_exec = lambda *_: watch.refuse("started another program (fork_exec)")  # type: ignore[assignment]
     environ = type(os.environ)
 
     class Environ(environ):  # type: ignore[misc, valid-type]
@@ -192,18 +212,20 @@ def watch_environment(watch: Watch) -> None:
             return environ.__getitem__(self, key)
 
     os.environ.__class__ = Environ
-    stat = os.stat
 
-    def recording(path: object, *args: object, **kwargs: object) -> os.stat_result:
-        place = watch.path(path) if watch.active and isinstance(path, (str, bytes, os.PathLike)) else None
-        try:
-            return stat(path, *args, **kwargs)  # type: ignore[arg-type]
-        except FileNotFoundError:
+    def recording(look: Callable[..., Any]) -> Callable[..., Any]:
+        def looked(path: object, *args: object, **kwargs: object) -> Any:
+            place = watch.path(path) if watch.active and isinstance(path, (str, bytes, os.PathLike)) else None
             if place:
-                watch.record("absent", place, "")
-            raise
+                watch.active = False
+                if not os.path.lexists(place):
+                    watch.record("absent", place, "")
+                watch.active = True
+            return look(path, *args, **kwargs)
 
-    os.stat = recording
+        return looked
+
+    os.stat, os.lstat, os.access = map(recording, (os.stat, os.lstat, os.access))
 
 
 class Failed(Exception):  # noqa: N818  (a report, not an error of ours)

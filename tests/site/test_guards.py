@@ -140,7 +140,9 @@ def test_oracles_are_scipy_sympy_and_mpmath_in_tests_only():
 def test_no_page_loads_from_another_host():
     source = "\n".join(path.read_text() for path in [*pages(), *(ROOT / "genref/_site/theme").rglob("*.html")])
     source += "\n".join(path.read_text() for path in (ROOT / "docs").rglob("*.css"))
-    assert not re.findall(r"(?:<(?:script|link|img|iframe)[^>]+|!\[[^\]]*\]\(|url\(|@import )[\"']?https?://[^\s\"')]+", source)
+    assert not re.findall(
+        r"(?:<(?:script|link|img|iframe)[^>]+|!\[[^\]]*\]\(|url\(|@import )[\"']?https?://[^\s\"')]+", source
+    )
 
 
 def test_every_figure_has_alt_text():
@@ -180,7 +182,11 @@ def test_british_spelling_in_prose():
 
 def test_the_address_of_the_site_stands_once():
     settings = programs.config(ROOT)
-    files = [p for p in ROOT.rglob("*") if p.suffix in (".py", ".md", ".yml", ".toml", ".html", ".css", ".cff") and p.is_file()]
+    files = [
+        p
+        for p in ROOT.rglob("*")
+        if p.suffix in (".py", ".md", ".yml", ".toml", ".html", ".css", ".cff") and p.is_file()
+    ]
     files = [p for p in files if not {".venv", ".cache", "site", "node_modules"} & set(p.relative_to(ROOT).parts)]
     for key in ("site_url", "repo_url"):
         if address := settings.get(key):

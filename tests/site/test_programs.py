@@ -38,7 +38,9 @@ def test_stock_codeblocks_pass_with_no_help_from_our_code(tmp_path):
 
 def test_the_readme_names_the_two_commands_that_the_makefile_has():
     fences = [f for f in programs.scan.fences((ROOT / "README.md").read_text()) if f.info == "console"]
-    commands = [line.removeprefix("$ ") for fence in fences for line in fence.code.splitlines() if line.startswith("$ make ")]
+    commands = [
+        line.removeprefix("$ ") for fence in fences for line in fence.code.splitlines() if line.startswith("$ make ")
+    ]
     assert commands[:2] == ["make site", "make test"]
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in ("site", "test", "serve", "verify", "update", "lock", "clean", "distclean"):

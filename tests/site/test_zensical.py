@@ -19,7 +19,9 @@ def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("zensical") / "checkout"
     kept = shutil.ignore_patterns(".git", ".venv", "site", "*.pyc", "build.lock", "work-*")
     shutil.copytree(ROOT, root, ignore=kept)
-    done = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean"], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--clean"], cwd=root, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return root, done.stdout + done.stderr
 

@@ -1,0 +1,109 @@
+"""`mkdocs build` and `mkdocs serve` work by themselves, from the same sources and the same store."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def mkdocs(target, *words, settings=None, **environment):
+    config = ["-f", str(settings)] if settings else []
+    command = [sys.executable, "-m", "mkdocs", "build", "-d", str(target), *config, *words]
+    env = os.environ | {"NO_MKDOCS_2_WARNING": "1"} | environment
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+
+
+@pytest.fixture
+def settings():
+    """A second mkdocs.yml in the checkout, for the time of a test."""
+    place = ROOT / "mkdocs.test.yml"
+    yield place
+    place.unlink(missing_ok=True)
+
+
+def epoch():
+    done = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "0"
+
+
+def test_a_plain_strict_build_gives_the_same_pages(tmp_path):
+    done = mkdocs(tmp_path / "site", "--strict", SOURCE_DATE_EPOCH=epoch())
+    assert done.returncode == 0, done.stderr
+    pages = [page for page in (ROOT / "site").rglob("*.html") if page.parent.name != "report"]
+    assert len(pages) > 10
+    for page in pages:
+        assert page.read_text() == (tmp_path / "site" / page.relative_to(ROOT / "site")).read_text()
+
+
+def test_without_the_notebook_plugin_the_tours_are_pages_all_the_same(tmp_path, settings):
+    text = (ROOT / "mkdocs.yml").read_text()
+    settings.write_text(re.sub(r"  - mkdocs-jupyter:\n(?:      .*\n)+", "", text))
+    assert "mkdocs-jupyter" not in settings.read_text()
+    done = mkdocs(tmp_path / "site", "--strict", settings=settings)
+    assert done.returncode == 0, done.stderr
+    for tour in (ROOT / "docs/tours").glob("*.py"):
+        page = (tmp_path / f"site/tours/{tour.stem}/index.html").read_text()
+        assert '<svg class="figure"' in page
+        assert "<math" in page
+
+
+def test_without_verdicts_the_claims_say_so_and_strict_fails(tmp_path):
+    done = mkdocs(tmp_path / "site", "--strict", GENREF_STORE=str(tmp_path / "store"))
+    assert done.returncode == 1
+    assert "claim masks-causal was not checked in this build; run make site" in done.stderr
+    assert "Aborted with" in done.stderr
+
+
+def test_without_a_repository_no_source_edit_or_issue_link_is_drawn(tmp_path, settings):
+    bare = (ROOT / "mkdocs.yml").read_text()
+    assert not re.search(r"^repo_url:", bare, re.M)
+    page = (ROOT / "site/masks/causal/index.html").read_text()
+    assert "/blob/" not in page
+    assert "md-source" not in page
+    assert "/edit/" not in page
+    address = "https://code.example/genref"
+    settings.write_text(bare + f"\nrepo_url: {address}\n")
+    done = mkdocs(tmp_path / "site", settings=settings)
+    assert done.returncode == 0, done.stderr
+
+
+def test_serve_shows_a_change_of_prose_within_three_seconds(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    page = ROOT / "docs/notation.md"
+    before = page.read_text()
+    command = [sys.executable, "-m", "mkdocs", "serve", "--dirty", "-a", f"127.0.0.1:{port}"]
+    log = (tmp_path / "log").open("w")
+    server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}/notation/"
+    try:
+        assert wait_for(address, "Notation", 60), (tmp_path / "log").read_text()
+        page.write_text(before + "\nA line written while the server runs.\n")
+        assert wait_for(address, "A line written while the server runs", 3.0)
+    finally:
+        page.write_text(before)
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        log.close()
+
+
+def wait_for(address, words, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if words in urllib.request.urlopen(address, timeout=seconds).read().decode():
+                return True
+        except OSError:
+            pass
+        time.sleep(0.1)
+    return False
