@@ -8,7 +8,7 @@ import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
 
-pytest_plugins = ["genref._site.claims"]
+pytest_plugins = ["genref._site.claims", "pytester"]
 
 # jaxtyping takes the checker by name: beartype with the numeric tower, so that an int is a float.
 tower = ModuleType("tower")

@@ -23,6 +23,13 @@ def test_topics_and_stems_are_imported_on_first_use():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_every_topic_imports_its_stems_on_first_use():
+    for topic in (ROOT / "genref").glob("[!_]*/__init__.py"):
+        package = getattr(genref, topic.parent.name)
+        for stem in topic.parent.glob("[!_]*.py"):
+            assert getattr(package, stem.stem).__name__ == f"genref.{topic.parent.name}.{stem.stem}"
+
+
 @pytest.mark.parametrize("name", ["no_such_topic", "_private"])
 def test_an_unknown_topic_is_an_attribute_error(name):
     with pytest.raises(AttributeError, match=f"module 'genref' has no attribute '{name}'"):

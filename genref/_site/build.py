@@ -124,6 +124,9 @@ def check_claims(site: Site, found: list[Outcome]) -> tuple[list[dict[str, Any]]
                     f"claim {claim.name} has no test; mark one in {module} with claim({claim.name!r})",
                 )
             )
+        elif state != "held" and not verdict["problems"]:
+            path, _, line = verdict["test"].partition(":")
+            faults.append(Fault(path, int(line), f"claim {claim.name} was skipped, with its test or a mutant; run it"))
         elif set(verdict["answers"]) != answers.get(claim.name, set()):
             wanted = sorted(answers.get(claim.name, set()))
             path, _, line = verdict["test"].partition(":")
@@ -164,7 +167,6 @@ def render(root: Path, target: Path) -> list[Fault]:
     """Builds the pages with MkDocs; returns its warnings as faults."""
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
-    from mkdocs.exceptions import MkDocsException
 
     heard = Collected()
     logging.getLogger("mkdocs").addHandler(heard)
@@ -173,8 +175,8 @@ def render(root: Path, target: Path) -> list[Fault]:
         settings.plugins.on_startup(command="build", dirty=False)
         mkdocs_build(settings)
         settings.plugins.on_shutdown()
-    except (MkDocsException, SystemExit) as error:
-        heard.messages.append(str(error) or "MkDocs stopped")
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever stops it is one fault beside the others)
+        heard.messages.append(f"the pages were not made: {type(error).__name__}: {error}")
     finally:
         logging.getLogger("mkdocs").removeHandler(heard)
     return [located(root, message) for message in dict.fromkeys(heard.messages)]
@@ -263,7 +265,7 @@ def build(root: Path, *, cache: bool = True) -> int:
         try:
             return _build(root, place, cache)
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(recover(root), ignore_errors=True)
 
 
 def timed(seconds: dict[str, float], name: str) -> contextlib.AbstractContextManager[None]:
@@ -358,8 +360,10 @@ def update(root: Path) -> int:
     site = programs.collect(root)
     with stage("programs", len(site.programs)) as at:
         found = runner.run(root, site.programs, done=at.done, started=at.started)
+    failed = [o for o in found if len(o.faults) > len(runner.check_output(o))]
+    whole = [o for o in found if o not in failed]
     changes = sorted(
-        {(path, line, text, o.stdout) for o in found for path, line, text in o.program.expected if text != o.stdout},
+        {(path, line, text, o.stdout) for o in whole for path, line, text in o.program.expected if text != o.stdout},
         reverse=True,
     )
     for path, line, text, printed in changes:
@@ -369,9 +373,11 @@ def update(root: Path) -> int:
         lines[line - 1 : end] = [margin + new if new else "" for new in printed.splitlines()]
         (root / path).write_text("\n".join(lines))
         console.print(f"{path}:{line}: rewrote the expected output", markup=False)
-    if not changes:
+    if failed:
+        announce(sorted((f for o in failed for f in o.faults), key=lambda f: (f.path, f.line, f.message)))
+    elif not changes:
         console.print("every expected output is as printed")
-    return 0
+    return 1 if failed else 0
 
 
 def main() -> int:

@@ -170,28 +170,29 @@ def dependent(function: Callable[..., object]) -> list[str]:
     test = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function.__name__)
     home: dict[str, list[ast.AST]] = {}
     banned = {p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
-    for node in tree.body:
+    for node in ast.walk(tree):  # what leads to the stem: its module, or a package that holds it
         if isinstance(node, ast.ImportFrom):
-            own = [a for a in node.names if stem in (node.module, f"{node.module}.{a.name}")]
-            banned |= {alias.asname or alias.name for alias in own}
+            ways = {a: stem if node.module == stem else f"{node.module}.{a.name}" for a in node.names}
+            banned |= {a.asname or a.name for a, way in ways.items() if f"{stem}.".startswith(f"{way}.")}
         elif isinstance(node, ast.Import):
-            banned |= {(a.asname or a.name).split(".")[0] for a in node.names if a.name == stem}
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            home.setdefault(node.name, []).append(node)
-        else:
-            _bind(node, home)
+            banned |= {(a.asname or a.name).split(".")[0] for a in node.names if f"{stem}.".startswith(f"{a.name}.")}
+    for node in tree.body:
+        _bind(node, home)
     local: dict[str, list[ast.AST]] = {}
     for inner in ast.walk(test):
         _bind(inner, local)
-    names = set[str]()
+    names, known = set[str](), set[ast.AST]()
     for call in ast.walk(test):
+        if isinstance(call, ast.Attribute) and call.attr == "generator":
+            known.add(call.value)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in COMPARISONS:
-            oracle = (
-                call.args[1]
-                if len(call.args) > 1
-                else next((k.value for k in call.keywords if k.arg in ("expected", "right", "larger")), None)
-            )
-            names |= _names(oracle) if oracle else set()
+            known.add(call.func.value)
+            oracle: list[ast.expr] = [k.value for k in call.keywords if k.arg in ("expected", "right", "larger", None)]
+            starred = any(isinstance(value, ast.Starred) for value in call.args)
+            for given in call.args if starred else call.args[1:2] or oracle:
+                names |= _names(given)
+    if any(isinstance(n, ast.Name) and n.id == "evidence" and n not in known for n in ast.walk(test)):
+        return ["evidence"]
     seen = set[str]()
     while fresh := names - seen:
         seen |= fresh
@@ -217,6 +218,12 @@ def _bind(node: ast.AST, home: dict[str, list[ast.AST]]) -> None:
         pairs = [(node.target, node.value)]
     elif isinstance(node, (ast.For, ast.comprehension)):
         pairs = [(node.target, node.iter)]
+    elif isinstance(node, ast.withitem) and node.optional_vars:
+        pairs = [(node.optional_vars, node.context_expr)]
+    elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        home.setdefault(node.name, []).append(node)
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _names(node.value.func) != {"evidence"}:
+        pairs = [(node.value.func, node.value)]  # want.append(...)
     for target, value in pairs:
         if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
             for one, other in zip(target.elts, value.elts, strict=True):
@@ -285,10 +292,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         if not pyfuncitem.function.__dict__.get("mutants"):
             pytest.fail(f"claim {name} has no mutant; name a wrong version that its check rejects", pytrace=False)
         if borrowed := dependent(pyfuncitem.function):
-            pytest.fail(
-                f"claim {name}: its oracle uses {', '.join(borrowed)}, the code under test; take another road",
-                pytrace=False,
-            )
+            said = f"its oracle uses {', '.join(borrowed)}, the code under test; take another road"
+            if borrowed == ["evidence"]:
+                said = "it hands evidence on, so that its oracle cannot be read; compare in the test itself"
+            pytest.fail(f"claim {name}: {said}", pytrace=False)
         return True
     try:
         pyfuncitem.obj(**arguments | {wrong.parameter: wrong.value})

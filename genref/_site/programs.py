@@ -132,6 +132,10 @@ class Collector:
         for path in sorted((root / "genref").rglob("*.py")):
             place = path.relative_to(root).as_posix()
             if not place.startswith("genref/_site/"):
+                try:
+                    ast.parse(path.read_text())
+                except SyntaxError as error:
+                    self.fail(place, error.lineno or 1, f"SyntaxError: {error.msg}")
                 for text, line in scan.docstrings(path):
                     self.text(place, text, line, "docstring")
         for path in sorted((root / "docs/tours").glob("*.py")):
@@ -166,9 +170,9 @@ class Collector:
         """Reads one text: a page, the README or a docstring."""
         page = kind in ("fence", "readme")
         excuses = 0
-        for mark in scan.OTHER_MARK.finditer(text):
-            line = first + scan.line_of(text, mark.start()) - 1
-            self.fail(path, line, f'`{mark[0][4:].strip()}` hides a program; use <!--pytest.mark.skip(reason="...")-->')
+        for mark in scan.OTHER_MARK.finditer(scan.outside(text)):
+            line = first + scan.line_of(scan.outside(text), mark.start(1)) - 1
+            self.fail(path, line, f'`{mark[1]}` hides a program; use <!--pytest.mark.skip(reason="...")-->')
         for fence in scan.fences(text):
             line = first + fence.line - 1
             if not fence.python:
@@ -185,12 +189,9 @@ class Collector:
                 self.site.excused.append((path, line, fence.excuse))
             elif fence.includes:
                 self.inclusion(path, line, fence)
-            elif fence.info != "python" or ">" in fence.indent:
-                self.fail(
-                    path,
-                    line - 1,
-                    f"stock pytest-codeblocks passes over ```{fence.info}; write ```python, outside quotations",
-                )
+            elif fence.info != "python" or ">" in fence.indent or "~" in fence.ticks:
+                mend = "write ```python, outside quotations"
+                self.fail(path, line - 1, f"stock pytest-codeblocks passes over {fence.ticks}{fence.info}; {mend}")
             else:
                 bounds = limits(fence.limits, path, line, self.site.faults)
                 program = Program(kind, path, line, fence.code, limits=bounds)

@@ -1,5 +1,6 @@
 """Runs programs through the fork server and the store."""
 
+import contextlib
 import json
 import os
 import platform
@@ -120,10 +121,13 @@ class Server:
                 text=True,
                 start_new_session=True,
             )
-        said = self.answer()
-        if cold := [name for name in said["preloaded"] if name == "genref"]:
-            raise BuildError(f"the fork server holds {cold}: programs would not be seen reading it")
-        self.preloaded = said["preloaded"]
+        try:
+            self.preloaded = self.answer()["preloaded"]
+            if "genref" in self.preloaded:
+                raise BuildError("the fork server holds genref: programs would not be seen reading it")
+        except BuildError:
+            self.close()
+            raise
 
     def answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()  # type: ignore[union-attr]
@@ -149,12 +153,14 @@ class Server:
             "seed": int(key(program, turn)[:8], 16),
             **program.limits,
         }
-        self.process.stdin.write(json.dumps(job) + "\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
+        with contextlib.suppress(BrokenPipeError):  # the answer will say that the server ended
+            self.process.stdin.write(json.dumps(job) + "\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
         return folder
 
     def close(self) -> None:
-        self.process.stdin.close()  # type: ignore[union-attr]
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()  # type: ignore[union-attr]
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -300,10 +306,10 @@ def _drain(
         result.reads = [read for read in result.reads if read[0] != "chance"]
         if now != turn:  # the second run, under another seed
             first = outcomes[index]
-            if (result.stdout, _data(result)) != (first.stdout, _data(first)) and not first.faults:
-                first.faults.append(
-                    program.fault("uses global randomness: pass a generator; its output changes with the seed")
-                )
+            if result.faults or (result.stdout, _data(result)) != (first.stdout, _data(first)):
+                changed = "".join(f"; under another seed {f.message}" for f in result.faults[:1])
+                changed = changed or "; its output changes with the seed"
+                first.faults.append(program.fault(f"uses global randomness: pass a generator{changed}"))
         else:
             result.why = outcomes[index].why
             outcomes[index] = result

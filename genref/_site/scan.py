@@ -10,14 +10,17 @@ from pathlib import Path
 import math_core
 
 FENCE = re.compile(r"^(?P<indent>[ \t]*(?:>[ \t]?)*)(?P<ticks>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$")
-PYTHON = re.compile(r"^\{?\s*\.?(py|py3|python|python3|pycon|ipython|ipython3)\b", re.I)
+PYTHON = re.compile(r"^(?:\{(?:[^}\"]*\s)?)?\s*\.?i?py(?!3?tb\b)", re.I)
+"""All that looks like Python, but for tracebacks; what is not ours to run is then named, not passed over."""
 DIRECTIVE = re.compile(
     r"^[ \t]*\[(claim|claim-line|figure|ledger|questions|symbols|report|tour)(?:: ([^\]\n]+))?\][ \t]*$", re.M
 )
 INCLUDE = re.compile(r"^[ \t]*--8<--[ \t]+\"([^\":]+):([^\"]+)\"[ \t]*$", re.M)
-EXPECTED = re.compile(r"<!--[-\s]*pytest-codeblocks:expected-output\s*-->")
-SKIP = re.compile(r"<!--[-\s]*pytest\.mark\.skip(?:\(reason=\"([^\"]*)\"\))?\s*-->")
-OTHER_MARK = re.compile(r"<!--[-\s]*pytest(?:-codeblocks:|\.mark\.)(?!expected-output|skip\b)(\S*?)[(\s-]")
+EXPECTED = re.compile(r"(?m:^)[ \t]*<!--[-\s]*pytest-codeblocks:expected-output\s*-->")
+SKIP = re.compile(r"(?m:^)[ \t]*<!--[-\s]*pytest\.mark\.skip(?:\(reason=\"([^\"]*)\"\))?\s*-->")
+OTHER_MARK = re.compile(
+    r"^[ \t]*<!--[-\s]*(pytest(?:-codeblocks:(?!expected-output\s*-->)|\.mark\.(?!skip\b))\S*?)(?:--|\s|\()", re.M
+)
 LIMIT = re.compile(r"(?:<!--|#)\s*limit:\s*([^\n]*?)\s*(?:-->|$)", re.M)
 ANSWERS = re.compile(r"^#+ .*\{[^}\n]*data-answers=\"([^\"]+)\"", re.M)
 TEXT = r"(?:(?!\n[ \t]*\n)[\s\S])"
@@ -50,6 +53,7 @@ class Fence:
     start: int
     end: int
     indent: str
+    ticks: str
     expected: str | None = None
     expects: tuple[int, int] | None = None
     excuse: str | None = None
@@ -92,7 +96,7 @@ def fences(text: str) -> list[Fence]:
         close = re.compile(rf"^[ \t]*(?:>[ \t]?)*{re.escape(ticks[0])}{{{len(ticks)},}}[ \t]*$")
         end = next((k for k in range(at + 1, len(lines)) if close.match(lines[k])), len(lines))
         code = "".join(strip_indent(line, indent) + "\n" for line in lines[at + 1 : end])
-        fence = Fence(match["info"].strip(), code, at + 2, at, end, indent, includes=INCLUDE.findall(code))
+        fence = Fence(match["info"].strip(), code, at + 2, at, end, indent, ticks, includes=INCLUDE.findall(code))
         between = "\n".join(lines[above:at])
         if EXPECTED.search(between) and found:
             found[-1].expected, found[-1].expects = code, (at, end)
@@ -141,7 +145,11 @@ def line_of(text: str, position: int) -> int:
 def docstrings(path: Path) -> Iterator[tuple[str, int]]:
     """The docstrings of a module, as written and without their indentation, with the line each begins on."""
     lines = path.read_text().splitlines()
-    for node in ast.walk(ast.parse("\n".join(lines))):
+    try:
+        tree = ast.parse("\n".join(lines))
+    except SyntaxError:
+        return  # the collector names it
+    for node in ast.walk(tree):
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         if ast.get_docstring(node, clean=False) is not None:

@@ -54,34 +54,40 @@ class Inliner:
     """Collects, in an order that runs, the imports and definitions that a snippet needs of genref."""
 
     def __init__(self, root: Path, path: str) -> None:
-        self.root, self.path = root, path
+        self.root, self.path, self.line = root, path, 1
         self.imports: dict[str, None] = {}
         self.parts: list[str] = []
         self.origin: dict[str, str] = {}
         self.faults: list[Fault] = []
 
-    def fail(self, path: str, line: int, message: str) -> None:
-        self.faults.append(Fault(path, line, message))
+    def fail(self, message: str) -> None:
+        """Names a fault at the import of the snippet that is being followed."""
+        self.faults.append(Fault(self.path, self.line, message))
 
-    def take(self, module: str, name: str, line: int) -> None:
+    def claim(self, name: str, origin: str) -> bool:
+        """Whether a name is new; a fault if it already stands for something else."""
+        first = self.origin.setdefault(name, origin)
+        if first != origin:
+            self.fail(f"two inlined objects named {name}: {first} and {origin}; rename one")
+        return first == origin
+
+    def take(self, module: str, name: str) -> None:
         """Inlines one object of one module, after all that it uses."""
-        if self.origin.get(name) == module:
+        if self.origin.get(name) == module or not self.claim(name, module):
             return
-        if name in self.origin:
-            self.fail(
-                self.path, line, f"two inlined objects named {name}: from {self.origin[name]} and {module}; rename one"
-            )
-            return
-        self.origin[name] = module
         file = self.root / (module.replace(".", "/") + ".py")
         if not file.is_file():
-            self.fail(self.path, line, f"no module {module}; import from the stem that defines {name}")
+            self.fail(f"no module {module}; import from the stem that defines {name}")
             return
-        source = plain(file.read_text())
+        try:
+            source = plain(file.read_text())
+        except SyntaxError:
+            self.fail(f"{module} does not parse; mend it")
+            return
         tree, lines = ast.parse(source), source.splitlines()
         home = {each: node for node in tree.body for each in bound(node)}
         if name not in home:
-            self.fail(self.path, line, f"{module} does not define {name}")
+            self.fail(f"{module} does not define {name}")
             return
         self.statement(module, home[name], home, lines)
 
@@ -89,11 +95,11 @@ class Inliner:
         for each in sorted((used(node) - set(bound(node))) & set(home)):
             inner = home[each]
             if isinstance(inner, ast.ImportFrom) and (inner.module or "").startswith("genref"):
-                self.take(str(inner.module), each, node.lineno)
+                self.take(str(inner.module), each)
             elif isinstance(inner, (ast.Import, ast.ImportFrom)):
                 self.library(inner, each)
             else:
-                self.take(module, each, node.lineno)
+                self.take(module, each)
         start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) - 1
         while start and lines[start - 1].startswith("#"):
             start -= 1
@@ -102,7 +108,9 @@ class Inliner:
     def library(self, node: ast.Import | ast.ImportFrom, name: str) -> None:
         alias = next(a for a in node.names if (a.asname or a.name).split(".")[0] == name)
         one = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
-        self.imports[ast.unparse(one)] = None
+        text = ast.unparse(one)
+        if self.claim(name, text if alias.asname or isinstance(node, ast.ImportFrom) else f"import {name}"):
+            self.imports[text] = None
 
 
 def standalone(root: Path, path: str, header: str) -> tuple[str, list[Fault]]:
@@ -117,14 +125,15 @@ def standalone(root: Path, path: str, header: str) -> tuple[str, list[Fault]]:
     for node in ast.walk(tree):
         if not isinstance(node, (ast.Import, ast.ImportFrom)):
             continue
+        inliner.line = node.lineno
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
         if any(name.split(".")[0] == "genref" for name in names):
             gone |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
             if not isinstance(node, ast.ImportFrom) or names[0].count(".") != 2 or any(a.asname for a in node.names):
-                inliner.fail(path, node.lineno, "import genref in one form only: `from genref.T.S import name`")
+                inliner.fail("import genref in one form only: `from genref.T.S import name`")
                 continue
             for alias in node.names:
-                inliner.take(names[0], alias.name, node.lineno)
+                inliner.take(names[0], alias.name)
         elif node in tree.body:
             gone |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
             for name in bound(node):
@@ -136,12 +145,12 @@ def standalone(root: Path, path: str, header: str) -> tuple[str, list[Fault]]:
         for name in bound(node)
     }
     for name in own.keys() & inliner.origin.keys():
-        inliner.fail(path, own[name], f"{name} is also inlined from {inliner.origin[name]}; rename it")
+        inliner.line = own[name]
+        inliner.fail(f"{name} is also inlined: {inliner.origin[name]}; rename it")
+    inliner.line = 1
     for name in sorted(inliner.imports):
         if name.split()[1].split(".")[0] not in ALLOWED:
-            inliner.fail(
-                path, 1, f"its standalone copy would need `{name}`; only torch, numpy and matplotlib are allowed"
-            )
+            inliner.fail(f"its standalone copy would need `{name}`; only torch, numpy and matplotlib are allowed")
     body = "\n".join(line for k, line in enumerate(lines) if k not in gone).strip()
     order = sorted(
         inliner.imports, key=lambda text: (text.split()[1].split(".")[0] not in sys.stdlib_module_names, text)

@@ -1,5 +1,6 @@
 """The store: what a program did, kept under the hash of all that could change it, beside a record of what it read."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -54,15 +55,16 @@ class Store:
         except FileNotFoundError:
             return None, "its code, its seed or its libraries are new to the store"
         except (OSError, UnicodeDecodeError):
-            return None, "its entry in the store was damaged"
+            checksum, body = "", ""
         if checksum != digest(body):
             return None, "its entry in the store was damaged"
         entry: dict[str, Any] = json.loads(body)
         for kind, path, state in entry["reads"]:
             if self.state(kind, path) != state:
-                return None, {"absent": f"{path} now exists", "env": f"{path} changed"}.get(kind, f"{path} changed")
-        if time.time() - file.stat().st_mtime > 86400:
-            os.utime(file)
+                return None, f"{path} now exists" if kind == "absent" else f"{path} changed"
+        with contextlib.suppress(FileNotFoundError):  # another build may just have dropped it
+            if time.time() - file.stat().st_mtime > 86400:
+                os.utime(file)
         return entry, ""
 
     def save(self, key: str, entry: dict[str, Any]) -> None:
@@ -78,9 +80,10 @@ class Store:
     def forget(self) -> None:
         """Drops entries unused for 30 days, and what a killed build left."""
         for file in self.folder.glob("??/*"):
-            age = time.time() - file.stat().st_mtime
-            if age > MONTH or (file.name.startswith(".new-") and age > 3600):
-                file.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another build may just have dropped it
+                age = time.time() - file.stat().st_mtime
+                if age > MONTH or (file.name.startswith(".new-") and age > 3600):
+                    file.unlink()
         for folder in self.folder.glob("work-*"):
             if not _alive(int(folder.name.split("-")[1])):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -225,7 +225,7 @@ def watch_environment(watch: Watch) -> None:
 
         return looked
 
-    os.stat, os.lstat, os.access = map(recording, (os.stat, os.lstat, os.access))
+    os.stat, os.lstat, os.access = recording(os.stat), recording(os.lstat), recording(os.access)
 
 
 class Failed(Exception):  # noqa: N818  (a report, not an error of ours)
@@ -240,7 +240,8 @@ def explain(error: BaseException, own: str) -> Failed:
     line = traceback_line(error, own)
     if isinstance(error, SystemExit):
         return Failed(line, f"ended before its last line (SystemExit: {error.code}); let it run to its end")
-    said = "; ".join(str(error).strip().splitlines()) or (linecache.getline(own, line).strip() if line else "")
+    said = error.msg if isinstance(error, SyntaxError) and error.filename == own else str(error).strip()
+    said = "; ".join(said.splitlines()) or (linecache.getline(own, line).strip() if line else "")
     if isinstance(error, MemoryError) or "can't allocate memory" in said:
         said += "; make it smaller, or comment `limit: memory=6GiB` above it"
     trace = "".join(traceback.format_exception(error))

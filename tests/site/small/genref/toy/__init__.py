@@ -1,0 +1,1 @@
+"""A topic as small as can be."""
