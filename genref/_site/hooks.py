@@ -42,7 +42,8 @@ def notebook(tour: Outcome) -> dict[str, Any]:
             {"cell_type": "code", "metadata": {}, "execution_count": None, "source": source, "outputs": outputs}
         )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return {"nbformat": 4, "nbformat_minor": 4, "metadata": {"kernelspec": kernel}, "cells": cells}
+    tools = {name: version(name) for name in ("mkdocs-jupyter", "nbconvert")}  # their cache goes by the notebook alone
+    return {"nbformat": 4, "nbformat_minor": 4, "metadata": {"kernelspec": kernel, "tools": tools}, "cells": cells}
 
 
 def _formula(match: re.Match[str]) -> str:
