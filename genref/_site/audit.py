@@ -32,7 +32,7 @@ class Read(HTMLParser):
     ids: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
     resources: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
     prose: list[str] = field(default_factory=list)
     quiet: list[str] = field(default_factory=list)
 
@@ -49,11 +49,10 @@ class Read(HTMLParser):
         elif tag in LOADS and found.get(LOADS[tag]):
             self.resources.append(found[LOADS[tag]])
         if tag == "img" and "alt" not in found:
-            self.problems.append(
-                f"image {found.get('src')} without alt text; write ![what is to be seen]({found.get('src')})"
-            )
+            place = found.get("src", "")
+            self.problems.append((f"image {place} without alt text; write ![what is to be seen]({place})", place))
         if tag == "svg" and found.get("class") == "figure" and len(found.get("aria-label", "")) < 40:
-            self.problems.append("figure without alt text; say in the docstring of `figure` what is to be seen")
+            self.problems.append(("figure without alt text; say in the docstring of `figure` what is to be seen", ""))
         if tag in ("code", "pre", "script", "style", "math", "svg") and tag not in VOID:
             self.quiet.append(tag)
 
@@ -82,6 +81,7 @@ def source(site: Path, page: Path) -> str:
 def audit(root: Path, site: Path) -> tuple[list[dict[str, object]], list[Fault]]:
     """The weight of every page, and the faults of the site as built."""
     pages = {page: read(page) for page in sorted(site.rglob("*.html"))}
+    settings = (root / "mkdocs.yml").read_text()
     weights, faults, sizes = list[dict[str, object]](), list[Fault](), dict[Path, int]()
 
     def wire(path: Path) -> int:
@@ -103,15 +103,20 @@ def audit(root: Path, site: Path) -> tuple[list[dict[str, object]], list[Fault]]
             line = text.count("\n", 0, text.find(needle)) + 1 if needle and needle in text else 1
             faults.append(Fault(place, line, message))
 
-        for message in seen.problems:
-            fail(message)
+        for message, needle in seen.problems:
+            fail(message, needle)
         for found in RAW_TEX.finditer(" ".join(seen.prose)):
             fail(f"formula left raw: {found[0]!r}; write it as $...$ that math-core reads", found[0][:12])
         if page.name != "404.html":
             for link in dict.fromkeys(seen.links):
                 if problem := dead(site, page, link, pages):
                     url = urlsplit(link)
-                    fail(problem, f"#{url.fragment}" if url.fragment else posixpath.basename(url.path.rstrip("/")))
+                    needle = f"#{url.fragment}" if url.fragment else posixpath.basename(url.path.rstrip("/"))
+                    if needle in text:
+                        fail(problem, needle)
+                    else:  # the page does not say it, so the navigation does
+                        name = posixpath.relpath(target(site, page, link), site)
+                        fail(f"dead link to {name}; write that page, or take it out", name, "mkdocs.yml", settings)
         files = set[Path]()
         for resource in dict.fromkeys(seen.resources):
             if urlsplit(resource).netloc:

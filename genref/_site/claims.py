@@ -159,7 +159,7 @@ class Evidence:
 
 
 def dependent(function: Callable[..., object]) -> list[str]:
-    """Names of the stem's module, or of the object under test, that the oracles of a claim test use.
+    """How the oracles of a claim test come to use the stem's module or the object under test: one chain of names each.
 
     Followed from the second argument of each comparison, through the test's variables and the functions of its module.
     """
@@ -169,6 +169,7 @@ def dependent(function: Callable[..., object]) -> list[str]:
     stem = f"genref.{file.parent.name}.{file.stem.removeprefix('test_')}"
     test = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function.__name__)
     home: dict[str, list[ast.AST]] = {}
+    local: dict[str, list[ast.AST]] = {}
     banned = {p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
     for node in ast.walk(tree):  # what leads to the stem: its module, or a package that holds it
         if isinstance(node, ast.ImportFrom):
@@ -178,28 +179,44 @@ def dependent(function: Callable[..., object]) -> list[str]:
             banned |= {(a.asname or a.name).split(".")[0] for a in node.names if f"{stem}.".startswith(f"{a.name}.")}
     for node in tree.body:
         _bind(node, home)
-    local: dict[str, list[ast.AST]] = {}
-    for inner in ast.walk(test):
-        _bind(inner, local)
-    names, known = set[str](), set[ast.AST]()
+    for node in ast.walk(test):
+        _bind(node, local)
+    oracles, known = list[ast.AST](), set[ast.AST]()
     for call in ast.walk(test):
         if isinstance(call, ast.Attribute) and call.attr == "generator":
             known.add(call.value)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in COMPARISONS:
             known.add(call.func.value)
-            oracle: list[ast.expr] = [k.value for k in call.keywords if k.arg in ("expected", "right", "larger", None)]
+            named: list[ast.expr] = [k.value for k in call.keywords if k.arg in ("expected", "right", "larger", None)]
             starred = any(isinstance(value, ast.Starred) for value in call.args)
-            for given in call.args if starred else call.args[1:2] or oracle:
-                names |= _names(given)
+            oracles += call.args if starred else call.args[1:2] or named
     if any(isinstance(n, ast.Name) and n.id == "evidence" and n not in known for n in ast.walk(test)):
         return ["evidence"]
-    seen = set[str]()
-    while fresh := names - seen:
-        seen |= fresh
-        for name in fresh - banned:
-            for value in local.get(name, home.get(name, [])):
-                names |= _names(value)
-    return sorted(seen & banned)
+    # A name is looked up where it stands: in the test first, then in the module; a function's own names are its own.
+    waiting: list[tuple[tuple[str, bool], tuple[str, ...]]] = [
+        ((name, True), (name,)) for oracle in oracles for name in sorted(_names(oracle))
+    ]
+    seen, chains = set[tuple[str, bool]](), dict[str, str]()
+    while waiting:
+        (name, inside), chain = waiting.pop(0)
+        if (name, inside) in seen:
+            continue
+        seen.add((name, inside))
+        if name in banned:
+            chains.setdefault(name, " → ".join(chain))
+            continue
+        here = inside and name in local
+        for value in local[name] if here else home.get(name, []):
+            waiting += [((used, here), (*chain, used)) for used in sorted(_names(value) - _own(value))]
+    return sorted(chains.values())
+
+
+def _own(node: ast.AST) -> set[str]:
+    """The names that a function or a class of the module binds for itself."""
+    if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return set()
+    bound = {a.arg for a in ast.walk(node) if isinstance(a, ast.arg)}
+    return bound | {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 COMPARISONS = ("exact", "symbolic", "numeric", "ordered", "statistical")

@@ -133,7 +133,7 @@ class Transform(Preprocessor):
             file = getattr(self.md.treeprocessors["relpath"], "file", None)
             if file is not None:
                 return str(file.src_uri)
-        pages = [getattr(p, "page").path for p in self.md.preprocessors if type(p).__name__ == "ContextPreprocessor"]  # noqa: B009
+        pages = [vars(p)["page"].path for p in self.md.preprocessors if type(p).__name__ == "ContextPreprocessor"]
         return str(pages[0]) if pages else "index.md"
 
     def link(self, target: str) -> str:

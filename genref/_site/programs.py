@@ -131,6 +131,12 @@ class Collector:
             self.text("README.md", (root / "README.md").read_text(), 1, "readme")
         for path in sorted((root / "genref").rglob("*.py")):
             place = path.relative_to(root).as_posix()
+            if not (path.parent / "__init__.py").is_file():
+                self.fail(
+                    place,
+                    1,
+                    f"{Path(place).parent} has no __init__.py; copy that of another topic, and say what it is about",
+                )
             if not place.startswith("genref/_site/"):
                 try:
                     ast.parse(path.read_text())

@@ -134,7 +134,7 @@ def mathml(tex: str, display: bool) -> str:
     try:
         return _converter.convert_with_local_state(tex, displaystyle=display)
     except math_core.LatexError as error:
-        said = re.sub(r"^\d+: ", "", str(error))
+        said = re.sub(r"^\d+: ", "", str(error)).rstrip(".")
         raise ValueError(f"formula `{' '.join(tex.split())}`: {said}") from None
 
 

@@ -69,7 +69,7 @@ class Store:
 
     def save(self, key: str, entry: dict[str, Any]) -> None:
         """Writes an entry whole or not at all."""
-        body = json.dumps(entry, sort_keys=True)
+        body = json.dumps(entry)  # in its order, which the site shows
         file = self.file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=".new-")

@@ -285,10 +285,10 @@ def run_tour(source: str, path: str, namespace: dict[str, object], style: types.
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         sys.stdout.flush()
         start = os.fstat(1).st_size
-        exec(compile(tree, path, "exec"), namespace)  # noqa: S102
+        exec(compile(tree, path, "exec"), namespace)  # noqa: S102  (a cell of a tour)
         shown = None
         if isinstance(last, ast.Expr):
-            shown = eval(compile(ast.Expression(last.value), path, "eval"), namespace)  # noqa: S307
+            shown = eval(compile(ast.Expression(last.value), path, "eval"), namespace)  # noqa: S307  (its last line)
         sys.stdout.flush()
         text = os.pread(1, os.fstat(1).st_size - start, start).decode()
         if text:
@@ -412,7 +412,7 @@ def child(job: dict[str, object], style: types.ModuleType) -> dict[str, object]:
     failures += [Failed(at, what) for at, what in watch.violations if not any(what in f.message for f in failures)]
     unique = {(f.line, f.message): f for f in failures}
     result["failures"] = [{"line": f.line, "message": f.message, "trace": f.trace} for f in unique.values()]
-    result["reads"] = [entry for entry in watch.manifest() if not (kind != "claims" and entry[1] == file)]
+    result["reads"] = watch.manifest()
     return result
 
 

@@ -155,9 +155,9 @@ def test_a_claim_without_a_mutant_fails(claims):
         ("module.line(X)", "module"),
         ("SLOPE * X", "SLOPE"),
         ("f(X) + 0", "f"),
-        ("through(X)", "line"),
-        ("(lambda x: through(x))(X)", "line"),
-        ("[through(x) for x in X]", "line"),
+        ("through(X)", "through → line"),
+        ("(lambda x: through(x))(X)", "through → line"),
+        ("[through(x) for x in X]", "through → line"),
     ],
 )
 def test_an_oracle_that_calls_the_code_under_test_fails(claims, oracle, names):
