@@ -122,7 +122,11 @@ class Collector:
         site, root = self.site, self.root
         site.claims = scan.claims(root)
         if (root / "docs/questions.yml").is_file():
-            site.questions = yaml.safe_load((root / "docs/questions.yml").read_text()) or []
+            try:
+                site.questions = yaml.safe_load((root / "docs/questions.yml").read_text()) or []
+            except yaml.MarkedYAMLError as error:
+                line = error.problem_mark.line + 1 if error.problem_mark else 1
+                self.fail("docs/questions.yml", line, f"cannot be read: {error.problem}")
         for path in sorted((root / "snippets").rglob("*.py")):
             self.snippet(path.relative_to(root).as_posix())
         for path in sorted((root / "docs").rglob("*.md")):

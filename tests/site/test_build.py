@@ -63,7 +63,7 @@ def good(tmp_path_factory):
     root = tmp_path_factory.mktemp("good").resolve() / "small"
     shutil.copytree(SMALL, root, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "genref/_site").symlink_to(ROOT / "genref/_site")  # a link, so that coverage knows the lines
-    shutil.copy(ROOT / "genref/__main__.py", root / "genref")
+    (root / "genref/__main__.py").symlink_to(ROOT / "genref/__main__.py")
     status, said = build(root, TZ="UTC")
     assert status == 0, said
     return root, said
@@ -289,6 +289,27 @@ LONELY = 'r"""A module.\n\nClaim: toy-lonely\n    It has no test module.\n"""\n'
 BARE = 'assert len("ab")\n\n\ndef figure(ax):\n    "Too short."\n    ax.plot([1, 2])\n'
 
 
+TESTS = """
+
+@pytest.mark.claim("toy-skipped")
+def test_skipped(evidence, f=line):
+    pytest.skip("later")
+
+
+@mutant(test_skipped, "none")
+def none(x):
+    return x
+
+
+@pytest.mark.claim("toy-stray")
+def test_stray(evidence, f=line):
+    evidence.exact(f(torch.ones(1)), [2], oracle="by hand")
+
+
+@mutant(test_stray, "three times")
+def thrice(x):
+    return 3 * x
+"""
 ALT = "say in its docstring, in 40 characters or more, what is to be seen"
 MARK = "mark one in tests/toy/test_line.py"
 
@@ -304,7 +325,14 @@ def bad(good, tmp_path_factory):
     (root / "genref/toy/lonely.py").write_text(LONELY)
     (root / "docs/toy/lonely.md").write_text("# Lonely\n\n[claim: toy-lonely]\n")
     (root / "snippets/toy/bare.py").write_text(BARE)
-    edit(root, "docs/toy/line.md", "[claim: toy-line]\n", "[claim: toy-line]\n\n[claim: toy-untested]\n")
+    stated = "".join(f"    Claim: toy-{name}\n        No.\n\n" for name in ("untested", "skipped"))
+    edit(root, "genref/toy/line.py", "    Claim: toy-line\n", f"{stated}    Claim: toy-line\n")
+    boxes = "[claim: toy-line]\n\n[claim: toy-untested]\n\n[claim: toy-skipped]\n"
+    edit(root, "docs/toy/line.md", "[claim: toy-line]\n", boxes)
+    edit(root, "tests/toy/test_line.py", 'answers=["Q1"]', 'answers=["Q2"]')
+    with (root / "tests/toy/test_line.py").open("a") as tests:
+        tests.write(TESTS)
+    edit(root, "mkdocs.yml", "docs_dir: docs\n", "docs_dir: docs\nnav: [index.md, gone.md]\n")
     edit(
         root,
         "genref/toy/line.py",
@@ -331,6 +359,7 @@ def test_every_fault_is_listed_once_sorted_last_and_the_build_fails(bad):
         expected.add(f"docs/programs.md:{first + at - 1}: {message}")
     page = lambda words: f"docs/page.md:{line(root, 'docs/page.md', words)}: "
     module = lambda name, words: f"genref/toy/{name}.py:{line(root, f'genref/toy/{name}.py', words)}: "
+    tests = lambda words: f"tests/toy/test_line.py:{line(root, 'tests/toy/test_line.py', words)}: "
     bound = "at worst it measured 0 where 1e-12 is allowed"
     named = "name one that it has"
     expected |= {
@@ -347,13 +376,16 @@ def test_every_fault_is_listed_once_sorted_last_and_the_build_fails(bad):
         module("line", "toy-untested") + f"claim toy-untested has no test; {MARK} with claim('toy-untested')",
         module("lonely", "toy-lonely") + "claim toy-lonely has no test module; write tests/toy/test_lonely.py",
         f"tests/toy/test_line.py:8: claim toy-line: the check accepts the mutant 'an offset'; {bound}",
+        "tests/toy/test_line.py:8: claim toy-line answers ['Q2'], docs/questions.yml says ['Q1']",
+        f"{tests('toy-skipped')}claim toy-skipped was skipped, with its test or a mutant; run it",
+        f"{tests('toy-stray')}claim toy-stray is tested but no docstring of genref states it",
     }
     listed = re.split(r"\n\d+ faults:\n", said)[1].splitlines()
     faults = [each for each in listed if not each.startswith("::error")]
     places = [(each.split(":")[0], int(each.split(":")[1])) for each in faults]
     assert places == sorted(places)
     assert len(faults) == len(set(faults)) == int(re.search(r"\n(\d+) faults:\n", said)[1])
-    assert sorted(expected ^ set(faults)) == []
+    assert "\n".join(sorted(expected ^ set(faults))) == ""
 
 
 def test_the_others_ran_and_the_last_good_site_stands(bad, good):
@@ -370,6 +402,57 @@ def test_on_github_faults_are_announced_where_they_stand(bad):
     where = r"^::error file=snippets/toy/bare.py,line=4::figure has no alt text: say in its docstring"
     assert len(re.findall(where, said, re.M)) == 1
     assert said.count("\n::error file=") == int(re.search(r"\n(\d+) faults:\n", said)[1])
+
+
+def test_what_stops_the_machinery_itself_is_listed_too(copy):
+    """A module and a list that cannot be read, and a renderer that raises; on a terminal, with a progress bar."""
+    (copy / "genref/toy/broken.py").write_text("def f(:\n")
+    (copy / "docs/questions.yml").write_text("- names: [Q1]\n- { names: Q2 ? }\n  x")
+    (copy / "docs/index.md").write_text("# Small\n")
+    (copy / "raising.py").write_text("def on_env(env, **_):\n    raise RuntimeError('no room')\n")
+    edit(copy, "mkdocs.yml", "hooks: [genref/_site/hooks.py]", "hooks: [genref/_site/hooks.py, raising.py]")
+    status, said = build(copy, FORCE_COLOR="1")
+    assert status == 1
+    said = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", said)
+    faults = re.split(r"\n\d+ faults?:\n", said)[1].splitlines()
+    assert [fault.partition(": ")[0] for fault in faults if "questions.yml says" not in fault] == [
+        "docs/questions.yml:2",
+        "genref/toy/broken.py:1",
+        "mkdocs.yml:1",
+    ]
+    assert "mkdocs.yml:1: the pages were not made: RuntimeError: no room" in faults
+    assert re.search(r"claims .*1/1", said)
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        ("A link in toy/line.md leads\n  nowhere", "docs/toy/line.md:1"),
+        ("see genref/toy/line.py:12 for more", "genref/toy/line.py:12"),
+        ("no page toy/none.md", "mkdocs.yml:1"),
+        ("something else", "mkdocs.yml:1"),
+    ],
+)
+def test_a_warning_of_mkdocs_is_given_its_place(good, message, place):
+    assert str(front.located(good[0], message)) == f"{place}: {' '.join(message.split())}"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (runner.BuildError("the fork server ended"), 1, "genref/_site/runner.py:1: the fork server ended\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_a_build_that_is_stopped_says_so(good, monkeypatch, capsys, error, status, said):
+    def stopped(*_, **__):
+        raise error
+
+    monkeypatch.chdir(good[0])
+    monkeypatch.setattr(sys, "argv", ["genref", "build"])
+    monkeypatch.setattr(front, "build", stopped)
+    assert front.main() == status
+    assert capsys.readouterr().out == said
 
 
 def processes(mark):
@@ -486,6 +569,7 @@ def test_update_rewrites_expected_output_and_leaves_that_of_a_failing_program(co
     assert (copy / "docs/toy/line.md").read_text() == good
     assert (copy / "docs/index.md").read_text().endswith(inner.replace("    c\n", "    a\n\n    b\n"))
     assert said.count("rewrote the expected output") == 3
+    assert ran(copy, "genref._site", "update") == (0, "every expected output is as printed\n")
     with (copy / "docs/index.md").open("a") as page:
         page.write(f"\n!!! note\n{failing}")
     status, said = ran(copy, "genref._site", "update")
@@ -527,9 +611,8 @@ def test_outside_a_checkout_both_commands_say_so(tmp_path, monkeypatch, capsys):
         assert "no mkdocs.yml here; run this in a checkout of genref" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("pattern", [[], ["*-line"]])
-def test_verify_prints_the_table_of_the_claims_chosen(copy, pattern):
-    status, said = ran(copy, "genref", "verify", *pattern)
+def test_verify_prints_the_table_of_the_claims_chosen(copy):
+    status, said = ran(copy, "genref", "verify", "*-line")
     assert status == 0, said
     assert re.search(r"toy-line +held +numeric: error 0 where 1.0e-12 is allowed +1 of 1", said)
     assert said.splitlines()[-1] == "1 of 1 claims hold"

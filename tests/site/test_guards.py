@@ -153,7 +153,7 @@ def test_every_figure_has_alt_text():
 
 
 def test_oracles_are_independent():
-    """The plugin refuses a dependent oracle when its test runs; here every claim test of the checkout is read at once."""
+    """The plugin refuses a dependent oracle when its test runs; here every claim test is read at once."""
     checked = 0
     for path in claim_modules():
         tree = ast.parse(path.read_text())

@@ -153,7 +153,8 @@ def test_it_holds_what_is_used_with_its_comments_and_nothing_else(made):
         "    # Both sides are equal.\n",
         "self.side = side  # its only length\n",
         "# four, and twice the half\n",
-        'def doubled(x: Tensor | None, then: Callable[[Tensor], None] | None = None) -> Tensor:\n    r"""Returns twice x."""',
+        "def doubled(x: Tensor | None, then: Callable[[Tensor], None] | None = None) -> Tensor:\n",
+        '    r"""Returns twice x."""\n',
         '    r"""Returns zero: the sign ‘−’ moves bytes, not letters."""\n',
         "@cache\ndef half(thing) -> Tensor:\n",
     ):

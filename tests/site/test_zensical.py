@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("zensical") / "checkout"
-    kept = shutil.ignore_patterns(".git", ".venv", "site", "*.pyc", "build.lock", "work-*")
+    kept = shutil.ignore_patterns(".git", ".venv", "coverage", "__pycache__", ".*_cache", "work-*")
     shutil.copytree(ROOT, root, ignore=kept)
-    done = subprocess.run(
-        [sys.executable, "-m", "zensical", "build", "--clean"], cwd=root, capture_output=True, text=True
-    )
+    shutil.rmtree(root / "site", ignore_errors=True)
+    command = [sys.executable, "-m", "zensical", "build"]  # not --clean: that empties .cache, and the store with it
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return root, done.stdout + done.stderr
 
