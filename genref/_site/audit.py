@@ -12,7 +12,11 @@ from urllib.parse import unquote, urlsplit
 from genref._site.scan import Fault
 
 PAGE_BUDGET, SEARCH_BUDGET, REQUESTS = 150_000, 250_000, 12
-RAW_TEX = re.compile(r"\$[^\s$][^$\n]{0,80}\$|\\(?:frac|sum|int|mathbb|mathrm|left|begin|alpha|beta|rho|le|in)\b")
+RAW_TEX = re.compile(
+    r"\$[^\s$][^$\n]{0,80}(?<!\s)\$(?!\w)|\\(?:frac|sum|int|mathbb|mathrm|left|begin|alpha|beta|rho|le|in)\b"
+)
+INNARDS = re.compile(r"(<(svg|math)\b[^>]*>).*?(</\2>)", re.S)
+"""Of a drawing or a formula only its tag is read: the rest is thousands of paths."""
 LOADS = {
     "script": "src",
     "img": "src",
@@ -68,7 +72,7 @@ class Read(HTMLParser):
 
 def read(path: Path) -> Read:
     page = Read()
-    page.feed(path.read_text())
+    page.feed(INNARDS.sub(r"\1\3", path.read_text()))
     return page
 
 

@@ -153,9 +153,8 @@ class Collected(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if (
-            "contains a link" not in message and "contains an unrecognized" not in message
-        ):  # the audit gives these with their line
+        audited = ("contains a link", "contains an unrecognized", "included in the 'nav'")  # given by the audit
+        if not any(words in message for words in audited):
             self.messages.append(message)
 
 
@@ -212,8 +211,8 @@ def people(report: dict[str, Any]) -> str:
     def table(head: list[str], rows: list[list[object]]) -> str:
         top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-        rows_and_head = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-        return f'<div class="md-typeset__scrollwrap" tabindex="0">{rows_and_head}</div>'
+        rows_and_head = f'<table class="data"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<div class="table">{rows_and_head}</div>'
 
     count, seconds = report["programs"], report["seconds"]
     slow = sorted(report["per_program"], key=lambda row: -row["seconds"])[:12]

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import markdown.util
 from markdown import Markdown
 from markdown.extensions import Extension
 from markdown.preprocessors import Preprocessor
@@ -24,6 +25,8 @@ from genref._site.store import Store
 log = logging.getLogger("mkdocs.genref")
 TITLE = re.compile(r"title=\"([^\"]+)\"")
 CAPTION = re.compile(r"\A[ \t]*\*(?!\*)((?:(?!\n[ \t]*\n)[\s\S])+?)\*[ \t]*(?=\n[ \t]*(?:\n|\Z)|\Z)")
+TIED = re.compile("(" + markdown.util.HTML_PLACEHOLDER_RE.pattern + "[.,;:?!)]+)")
+"""An inline formula and the punctuation that must not begin the next line."""
 NOTES = re.compile(rf"{scan.EXPECTED.pattern}|{scan.SKIP.pattern}|<!--\s*limit:.*?-->")
 
 
@@ -183,10 +186,10 @@ class Transform(Preprocessor):
             except ValueError as error:
                 made = f'<span class="fault">{escape(str(error))}</span>'
             if display:
-                made = f'<div class="formula" tabindex="0" role="math">{made}</div>'
+                made = f'<div class="formula">{made}</div>'
             return str(self.md.htmlStash.store(made))
 
-        return scan.MATH.sub(set_, text)
+        return TIED.sub(r'<span class="tie">\1</span>', scan.MATH.sub(set_, text))
 
     def fence(self, fence: scan.Fence, raw: str) -> str:
         """A fence, followed by what its program printed."""

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
@@ -20,6 +21,28 @@ from genref._site.runner import Outcome
 from genref._site.store import Store, digest
 
 FONT = "assets/math.woff2"
+ITALIC = [0x210E, *range(0x1D434, 0x1D468), 0x1D6A4, 0x1D6A5, *range(0x1D6E2, 0x1D71C)]
+"""The letters that a browser draws for an `<mi>` of one letter."""
+NOTEBOOK = [
+    (r"<(style|script)\b.*?</\1>|<!--.*?-->", ""),
+    (
+        r'<div class="zeroclipboard-container">.*?</clipboard-copy>\s*</div>|<div class="clipboard-copy-txt".*?</div>',
+        "",
+    ),
+    (r'<div class="jp-(?:InputPrompt|OutputPrompt|Collapser)[^>]*>[^<]*</div>', ""),
+    (r'(<div class="jp-[^>]*) tabindex="0"', r"\1"),
+    (r'<a class="anchor-link" (href="[^"]*")>', r'<a class="headerlink" \1 title="Link to this section">'),
+    (
+        r'<div class="highlight-ipynb hl-python"><pre>(.*?)</pre></div>',
+        r'<div class="language-python highlight"><pre><code>\1</code></pre></div>',
+    ),
+    (
+        r'<div class="jp-RenderedText jp-OutputArea-output"[^>]*>\s*<pre>(.*?)</pre>\s*</div>',
+        r'<div class="language-text output no-copy highlight"><span class="filename">Output</span>'
+        r"<pre><code>\1</code></pre></div>",
+    ),
+]
+"""A notebook's own sheets, scripts and prompts go; its cells look like the fences of all other pages."""
 
 
 def notebook(tour: Outcome) -> dict[str, Any]:
@@ -78,9 +101,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 @event_priority(-100)
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """Takes out the sheets and scripts that a notebook brings along; assets/genref.css styles it."""
+    """Makes the page of a tour look like the others; assets/genref.css styles both."""
     if page.file.abs_src_path and page.file.abs_src_path.endswith(".ipynb"):
-        html = re.sub(r"<(style|script)\b.*?</\1>", "", html, flags=re.S)
+        for pattern, instead in NOTEBOOK:
+            html = re.sub(pattern, instead, html, flags=re.S)
     return html
 
 
@@ -88,10 +112,12 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
 def on_post_build(config: MkDocsConfig) -> None:
     """Cuts the font of the formulas to the characters that the site's formulas use."""
     site = Path(config.site_dir)
-    used = set[str]()
+    used, letters = set[str](), set[str]()
     for file in site.rglob("*.html"):
         for formula in re.findall(r"<math.*?</math>", file.read_text(), re.S):
+            letters |= set(re.findall(r"<mi>(.)</mi>", formula))
             used |= set(re.sub(r"<[^>]*>", "", formula).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    used |= {chr(code) for code in ITALIC if normalize("NFKC", chr(code)) in letters}
     characters = "".join(sorted(used))
     folder = Store(Path(config.config_file_path).parent).folder / "fonts"
     folder.mkdir(exist_ok=True)
@@ -110,7 +136,7 @@ def font(characters: str) -> bytes:
     from fontTools.ttLib import TTFont
 
     source = resources("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
-    options = subset.Options(flavor="woff2", layout_features=["ssty", "rtlm"], hinting=False, notdef_outline=True)
+    options = subset.Options(flavor="woff2", layout_features=[], hinting=False, notdef_outline=True)
     with TTFont(io.BytesIO(source.read_bytes()), recalcTimestamp=False) as made:
         cut = subset.Subsetter(options)
         cut.populate(text=characters)

@@ -277,6 +277,9 @@ class Collector:
                     claim.line,
                     f"claim {claim.name} is on no page; put [claim: {claim.name}] on docs/{claim.stem}.md",
                 )
+            elif not (box := self.boxes[claim.name]).startswith(f"docs/{claim.stem}.md:"):
+                path, _, line = box.partition(":")
+                self.fail(path, int(line), f"claim {claim.name} belongs on docs/{claim.stem}.md; move its box there")
             if not (self.root / test_module(claim.stem)).is_file():
                 self.fail(
                     claim.path, claim.line, f"claim {claim.name} has no test module; write {test_module(claim.stem)}"

@@ -335,7 +335,9 @@ def test_a_server_that_dies_ends_the_build(checkout, monkeypatch):
     assert with_worker(checkout(), monkeypatch, dying) == "the fork server ended:\nout of memory\n"
 
 
-def test_the_cost_of_the_runner_itself(checkout):
+def test_the_cost_of_the_runner_itself(checkout, monkeypatch):
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        monkeypatch.delenv(name, raising=False)  # what coverage costs is not the runner's
     trivial = [Program("fence", f"docs/{k}.md", 1, f"assert {k} + 1\n") for k in range(24)]
     times = []
     done = runner.run(checkout(), trivial, done=lambda _: times.append(time.monotonic()))
