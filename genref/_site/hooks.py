@@ -115,7 +115,7 @@ def on_post_build(config: MkDocsConfig) -> None:
     used, letters = set[str](), set[str]()
     for file in site.rglob("*.html"):
         for formula in re.findall(r"<math.*?</math>", file.read_text(), re.S):
-            letters |= set(re.findall(r"<mi>(.)</mi>", formula))
+            letters |= {normalize("NFKC", letter) for letter in re.findall(r"<mi>(.)</mi>", formula)}
             used |= set(re.sub(r"<[^>]*>", "", formula).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     used |= {chr(code) for code in ITALIC if normalize("NFKC", chr(code)) in letters}
     characters = "".join(sorted(used))
