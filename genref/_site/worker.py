@@ -55,10 +55,12 @@ WRITES |= {"os.chmod", "os.chown", "os.utime"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Asks Linux to kill this process when its parent dies; elsewhere the closed stdin of the server does."""
     if LINUX:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(0)
 
 
 def digest(path: str) -> str:
@@ -428,10 +430,10 @@ def limit(job: dict[str, object]) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
-def begin(job: dict[str, object], style: types.ModuleType) -> None:
+def begin(job: dict[str, object], style: types.ModuleType, server: int) -> None:
     """Makes a freshly forked process a program's own, runs it, and leaves its result behind."""
     os.setpgid(0, 0)
-    die_with_parent()
+    die_with_parent(server)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -450,11 +452,11 @@ def begin(job: dict[str, object], style: types.ModuleType) -> None:
 
 
 def fork(job: dict[str, object], style: types.ModuleType) -> int:
-    pid = os.fork()
+    server, pid = os.getpid(), os.fork()
     if pid:
         return pid
     try:
-        begin(job, style)
+        begin(job, style, server)
         os._exit(0)
     except BaseException:  # noqa: BLE001  (whatever happens, a child must not return into the server's loop)
         traceback.print_exc()
@@ -518,9 +520,7 @@ def serve(style: types.ModuleType) -> None:
 
 
 def main() -> None:
-    die_with_parent()
-    if os.getppid() != int(sys.argv[1]):
-        os._exit(0)
+    die_with_parent(int(sys.argv[1]))
     for library in PRELOADED:
         importlib.import_module(library)
     spec = importlib.util.spec_from_file_location("figure_style", HERE / "style.py")

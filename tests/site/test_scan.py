@@ -203,6 +203,7 @@ def test_directives_are_read_and_their_faults_named(checkout):
         "docs/a.md:8: claim toy-line already has its box at docs/a.md:3; link to it",
         "docs/a.md:9: no snippet snippets/toy/lime.py to draw; did you mean toy/line?",
         "docs/a.md:11: snippets/toy/line.py has no function figure_dots to draw",
+        "docs/a.md:3: claim toy-line belongs on docs/toy/line.md; move its box there",
     ]
     assert site.discussed == {"Q1", "Q2"}
 
