@@ -15,8 +15,8 @@ PAGE_BUDGET, SEARCH_BUDGET, REQUESTS = 150_000, 250_000, 12
 RAW_TEX = re.compile(
     r"\$[^\s$][^$\n]{0,80}(?<!\s)\$(?!\w)|\\(?:frac|sum|int|mathbb|mathrm|left|begin|alpha|beta|rho|le|in)\b"
 )
-INNARDS = re.compile(r"(<(svg|math)\b[^>]*>).*?(</\2>)", re.S)
-"""Of a drawing or a formula only its tag is read: the rest is thousands of paths."""
+INNARDS = re.compile(r"(<(svg|math|code)\b[^>]*>).*?(</\2>)", re.S)
+"""Of a drawing, a formula or code only its tag is read: the rest is thousands of paths and tokens."""
 LOADS = {
     "script": "src",
     "img": "src",

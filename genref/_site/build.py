@@ -15,9 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from genref._site import extension, programs, runner
 from genref._site.audit import audit
 from genref._site.programs import Program, Site
@@ -25,7 +22,16 @@ from genref._site.runner import Outcome
 from genref._site.scan import Fault
 from genref._site.store import Store
 
-console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
+
+def say(text: str, style: str = "") -> None:
+    """Prints a line; in colour on a terminal."""
+    if sys.stdout.isatty():
+        from rich import print as in_colour
+        from rich.text import Text
+
+        in_colour(Text(text, style))
+    else:
+        print(text, flush=True)
 
 
 class Stage:
@@ -33,15 +39,17 @@ class Stage:
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.count = name, total, 0
-        self.bar: Progress | None = None
-        if console.is_terminal:
+        self.bar: Any = None
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
             columns = (
                 TextColumn("{task.description:9}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[at]}"),
             )
-            self.bar = Progress(*columns, console=console, transient=True)
+            self.bar = Progress(*columns, transient=True)
             self.bar.start()
             self.task = self.bar.add_task(name, total=total, at="")
 
@@ -49,14 +57,14 @@ class Stage:
         if self.bar:
             self.bar.update(self.task, at=program.place)
         else:
-            console.print(f"{self.name}: {program.place}", markup=False)
+            say(f"{self.name}: {program.place}")
 
     def done(self, outcome: Outcome) -> None:
         self.count += 1
         if self.bar:
             self.bar.update(self.task, completed=self.count)
         for fault in outcome.faults:
-            console.print(f"  {fault}", style="red", markup=False)
+            say(f"  {fault}", "red")
 
     def close(self) -> None:
         if self.bar:
@@ -81,7 +89,7 @@ def lock(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print("another build of this checkout is running; waiting for it")
+            say("another build of this checkout is running; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -245,12 +253,12 @@ def people(report: dict[str, Any]) -> str:
 
 def announce(faults: list[Fault]) -> None:
     """Lists all faults, sorted, last; on GitHub also where they stand in the change."""
-    console.print(f"\n{len(faults)} fault{'s' * (len(faults) != 1)}:", style="bold red")
+    say(f"\n{len(faults)} fault{'s' * (len(faults) != 1)}:", "bold red")
     for fault in faults:
-        console.print(str(fault), markup=False)
+        say(str(fault))
         if os.environ.get("GITHUB_ACTIONS") == "true":
             message = fault.message.replace("%", "%25").replace("\n", "%0A")
-            console.print(f"::error file={fault.path},line={fault.line}::{message}", markup=False)
+            say(f"::error file={fault.path},line={fault.line}::{message}")
 
 
 def build(root: Path, *, cache: bool = True) -> int:
@@ -341,11 +349,10 @@ def _build(root: Path, place: Path, cache: bool) -> int:
         page.write_text(shown)
     swap(root, place)
     count, held = report["programs"], report["claims"]
-    console.print(
+    say(
         f"{total} programs ({count['run']} run, {count['cached']} cached) · {held['held']} claims hold, "
         f"{held['mutants_rejected']} mutants rejected · {len(pages)} pages · 0 warnings · "
-        f"{seconds['total']:.0f} s · site/index.html",
-        markup=False,
+        f"{seconds['total']:.0f} s · site/index.html"
     )
     return 0
 
@@ -367,11 +374,11 @@ def update(root: Path) -> int:
         margin = re.match(r"\s*", lines[line - 2])[0]  # type: ignore[index]
         lines[line - 1 : end] = [margin + new if new else "" for new in printed.splitlines()]
         (root / path).write_text("\n".join(lines))
-        console.print(f"{path}:{line}: rewrote the expected output", markup=False)
+        say(f"{path}:{line}: rewrote the expected output")
     if failed:
         announce(sorted((f for o in failed for f in o.faults), key=lambda f: (f.path, f.line, f.message)))
     elif not changes:
-        console.print("every expected output is as printed")
+        say("every expected output is as printed")
     return 1 if failed else 0
 
 
@@ -393,8 +400,8 @@ def main() -> int:
     try:
         return build(root, cache=not given.no_cache) if given.command == "build" else update(root)
     except runner.BuildError as error:
-        console.print(f"genref/_site/runner.py:1: {error}", style="red", markup=False)
+        say(f"genref/_site/runner.py:1: {error}", "red")
         return 1
     except KeyboardInterrupt:
-        console.print("stopped")
+        say("stopped")
         return 130

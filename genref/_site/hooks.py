@@ -12,7 +12,7 @@ from typing import Any
 from unicodedata import normalize
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.plugins import event_priority
+from mkdocs.plugins import CombinedEvent, event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -21,6 +21,7 @@ from genref._site.runner import Outcome
 from genref._site.store import Store, digest
 
 FONT = "assets/math.woff2"
+UNSEARCHED = re.compile(r'<svg class="figure".*?</svg>|</?(?:span|m\w+)\b[^>]*>', re.S)
 ITALIC = [0x210E, *range(0x1D434, 0x1D468), 0x1D6A4, 0x1D6A5, *range(0x1D6E2, 0x1D71C)]
 """The letters that a browser draws for an `<mi>` of one letter."""
 NOTEBOOK = [
@@ -78,6 +79,12 @@ def _formula(match: re.Match[str]) -> str:
         return f'<span class="fault">{escape(str(error))}</span>'
 
 
+def on_config(config: MkDocsConfig) -> None:
+    """Keeps the rendered notebooks in the store: other builds empty the plugin's own folder."""
+    if plugin := config.plugins.get("mkdocs-jupyter"):
+        plugin.config["cache_dir"] = str(Store(Path(config.config_file_path).parent).folder / "notebooks")
+
+
 @event_priority(-100)
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Puts the executed notebook of each tour in the place of its page."""
@@ -106,6 +113,23 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
         for pattern, instead in NOTEBOOK:
             html = re.sub(pattern, instead, html, flags=re.S)
     return html
+
+
+@event_priority(100)
+def _before_search(context: dict[str, Any], /, page: Page, **_: Any) -> dict[str, Any]:
+    """Shows the search the words of a page, not its drawings, nor the tags within formulas and code."""
+    page.meta["whole"] = page.content
+    page.content = UNSEARCHED.sub("", page.content or "")
+    return context
+
+
+@event_priority(-100)
+def _after_search(context: dict[str, Any], /, page: Page, **_: Any) -> dict[str, Any]:
+    page.content = page.meta.pop("whole")
+    return context
+
+
+on_page_context = CombinedEvent(_before_search, _after_search)
 
 
 @event_priority(-100)

@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import math_core
@@ -128,6 +129,7 @@ def formulas(text: str) -> Iterator[tuple[re.Match[str], str, bool]]:
 _converter = math_core.LatexToMathML(fancy_error=False)
 
 
+@cache
 def mathml(tex: str, display: bool) -> str:
     """The formula as MathML; raises ValueError with the reason for a formula that cannot be set."""
     tex = re.sub(r"^[ \t>]+", "", tex.strip(), flags=re.M)

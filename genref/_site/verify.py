@@ -2,12 +2,14 @@
 
 import argparse
 import fnmatch
+import sys
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from genref._site import extension, runner, scan
-from genref._site.build import announce, console, stage
+from genref._site.build import announce, say, stage
 from genref._site.programs import nearest
 
 
@@ -43,9 +45,9 @@ def main() -> int:
         table.add_row(
             claim.name, state, said, f"{sum(wrong)} of {len(wrong)}", style=None if state == "held" else "red"
         )
-    console.print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     held = sum(extension.held(verdicts.get(claim.name)) == "held" for claim in chosen)
-    console.print(f"{held} of {len(chosen)} claims hold")
+    say(f"{held} of {len(chosen)} claims hold")
     faults = [fault for outcome in found for fault in outcome.faults]
     if faults:
         announce(sorted(faults, key=str))
