@@ -2,8 +2,6 @@
 
 import contextlib
 import fcntl
-import html
-import json
 import logging
 import os
 import re
@@ -12,24 +10,30 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+import yaml
 
 from genref._site import extension, programs, runner
 from genref._site.audit import audit
 from genref._site.programs import Program, Site
+from genref._site.report import write
 from genref._site.runner import Outcome
 from genref._site.scan import Fault
 from genref._site.store import Store
 
 
+def terminal() -> bool:
+    return sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
 def say(text: str, style: str = "") -> None:
     """Prints a line; in colour on a terminal."""
-    if sys.stdout.isatty():
-        from rich import print as in_colour
+    if terminal():
+        from rich import get_console
         from rich.text import Text
 
-        in_colour(Text(text, style))
+        get_console().print(Text(text, style), soft_wrap=True)
     else:
         print(text, flush=True)
 
@@ -40,7 +44,7 @@ class Stage:
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.count = name, total, 0
         self.bar: Any = None
-        if sys.stdout.isatty():
+        if terminal():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             columns = (
@@ -114,18 +118,19 @@ def swap(root: Path, place: Path) -> None:
 
 def check_claims(site: Site, found: list[Outcome]) -> tuple[list[dict[str, Any]], list[Fault]]:
     """The verdict of every claim stated; faults where stated and tested claims, or answers and questions, differ."""
-    verdicts = {v["id"]: (v, o) for o in found for v in o.verdicts}
+    verdicts = {v["id"]: v for o in found for v in o.verdicts}
+    broken = {o.program.path for o in found if o.faults and not o.verdicts}
     answers: dict[str, set[str]] = {}
     for row in site.questions:
         for name in row["claims"]:
             answers.setdefault(name, set()).update(row["names"])
     listed, faults = list[dict[str, Any]](), list[Fault]()
     for claim in site.claims:
-        verdict, _ = verdicts.pop(claim.name, (None, None))
+        verdict = verdicts.pop(claim.name, None)
         module = programs.test_module(claim.stem)
         state = extension.held(verdict)
         if verdict is None:
-            if (site.root / module).is_file():  # the collector names a module that is not there
+            if (site.root / module).is_file() and module not in broken:  # these have a fault of their own
                 said = f"claim {claim.name} has no test; mark one in {module} with claim({claim.name!r})"
                 faults.append(Fault(claim.path, claim.line, said))
         elif state != "held" and not verdict["problems"]:
@@ -146,7 +151,7 @@ def check_claims(site: Site, found: list[Outcome]) -> tuple[list[dict[str, Any]]
         entry |= {"oracle": given.get("oracle", ""), "verdict": state, "measured": given.get("measured")}
         entry |= {"bound": given.get("bound"), "mutants": given.get("mutants", []), "answers": given.get("answers", [])}
         listed.append(entry | {"test": given.get("test", f"{module}:1")})
-    for name, (verdict, _) in verdicts.items():
+    for name, verdict in verdicts.items():
         path, _, line = verdict["test"].partition(":")
         faults.append(Fault(path, int(line), f"claim {name} is tested but no docstring of genref states it"))
     return listed, faults
@@ -195,62 +200,6 @@ def located(root: Path, message: str) -> Fault:
     return Fault("mkdocs.yml", 1, " ".join(message.split()))
 
 
-def per_program(found: list[Outcome]) -> list[dict[str, Any]]:
-    rows = []
-    for o in found:
-        rows.append(
-            {"path": o.program.path, "line": o.program.line, "kind": o.program.kind, "seconds": round(o.seconds, 4)}
-            | {
-                "cached": o.cached,
-                "why": o.why,
-                "reads": sorted({path for kind, path, _ in o.reads if kind != "absent"}),
-            }
-            | {
-                "made_from": o.program.made_from,
-                "figures": {name: figure["data"] for name, figure in o.figures.items()},
-            }
-        )
-    return rows
-
-
-def people(report: dict[str, Any]) -> str:
-    """The report as a page."""
-
-    def table(head: list[str], rows: list[list[object]]) -> str:
-        top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-        rows_and_head = f'<table class="data"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
-        return f'<div class="table">{rows_and_head}</div>'
-
-    count, seconds = report["programs"], report["seconds"]
-    slow = sorted(report["per_program"], key=lambda row: -row["seconds"])[:12]
-    ran = [row for row in report["per_program"] if not row["cached"]]
-    memory = "" if sys.platform == "linux" else "<p>This system sets no memory limit on programs.</p>"
-    parts = [
-        f"<p>{count['total']} programs: {count['run']} run, {count['cached']} cached, {count['excused']} excused.</p>",
-        memory + f"<p>The runner itself costs {report['runner_seconds_per_program']:.3f} s a program.</p>",
-        "<h2>Stages</h2>" + table(["Stage", "Seconds"], [[name, f"{value:.2f}"] for name, value in seconds.items()]),
-        "<h2>Slowest programs</h2>"
-        + table(
-            ["Program", "Kind", "Seconds"],
-            [[f"{r['path']}:{r['line']}", r["kind"], f"{r['seconds']:.3f}"] for r in slow],
-        ),
-        "<h2>Why each miss missed</h2>"
-        + (
-            table(["Program", "Why"], [[f"{r['path']}:{r['line']}", r["why"]] for r in ran])
-            if ran
-            else "<p>Nothing missed.</p>"
-        ),
-        "<h2>Pages</h2>"
-        + table(
-            ["Page", "First view, bytes", "Requests"],
-            [[p["path"], f"{p['wire_bytes']:,}", p["requests"]] for p in report["pages"]],
-        ),
-        "<h2>Versions</h2>" + table(["Library", "Version"], [list(pair) for pair in report["versions"].items()]),
-    ]
-    return "\n".join(parts)
-
-
 def announce(faults: list[Fault]) -> None:
     """Lists all faults, sorted, last; on GitHub also where they stand in the change."""
     say(f"\n{len(faults)} fault{'s' * (len(faults) != 1)}:", "bold red")
@@ -285,14 +234,15 @@ def _build(root: Path, place: Path, cache: bool) -> int:
     start, seconds = time.monotonic(), dict[str, float]()
     Store(root).forget()
     os.environ["SOURCE_DATE_EPOCH"] = runner.epoch(root)
-    with timed(seconds, "programs"):
-        site = programs.collect(root)
-        with stage("programs", len(site.programs)) as at:
-            found = runner.run(root, site.programs, cache=cache, done=at.done, started=at.started)
-    with timed(seconds, "claims"):
-        modules = runner.claim_programs(root, [claim.stem for claim in site.claims])
-        with stage("claims", len(modules)) as at:
-            tested = runner.run(root, modules, cache=cache, done=at.done, started=at.started)
+    with runner.Host(root) as host:
+        with timed(seconds, "programs"):
+            site = programs.collect(root)
+            with stage("programs", len(site.programs)) as at:
+                found = runner.run(root, site.programs, cache=cache, done=at.done, started=at.started, host=host)
+        with timed(seconds, "claims"):
+            modules = runner.claim_programs(root, [claim.stem for claim in site.claims])
+            with stage("claims", len(modules)) as at:
+                tested = runner.run(root, modules, cache=cache, done=at.done, started=at.started, host=host)
     listed, missing = check_claims(site, tested)
     extension.prepared = extension.Context(site, found, {v["id"]: v for o in tested for v in o.verdicts})
     with timed(seconds, "render"), stage("pages", 1):
@@ -310,43 +260,7 @@ def _build(root: Path, place: Path, cache: bool) -> int:
         announce(sorted(faults, key=lambda f: (f.path, f.line, f.message)))
         return 1
     seconds["total"] = round(time.monotonic() - start, 3)
-    rows = per_program(found)
-    fresh = [o for o in found if not o.cached]
-    mutants = [m for claim in listed for m in claim["mutants"]]
-    recent = {v["id"] for o in tested if not o.cached for v in o.verdicts}
-    report: dict[str, Any] = {
-        "programs": {
-            "total": total,
-            "run": len(fresh),
-            "cached": len(found) - len(fresh),
-            "excused": len(site.excused),
-            "failed": 0,
-        },
-        "claims": {
-            "stated": len(listed),
-            "held": sum(c["verdict"] == "held" for c in listed),
-            "failed": sum(c["verdict"] == "failed" for c in listed),
-            "run": len(recent),
-            "cached": len(listed) - len(recent),
-            "mutants": len(mutants),
-            "mutants_rejected": sum(m["rejected"] for m in mutants),
-        },
-        "pages": pages,
-        "seconds": seconds,
-        "versions": runner.libraries(),
-        "revision": runner.git(root, "rev-parse", "HEAD"),
-        "per_program": rows,
-        "runner_seconds_per_program": round(median(o.overhead for o in found), 4) if found else 0.0,
-    }
-    new = place / "new"
-    (new / "claims.json").write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
-    (new / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    page = new / "report" / "index.html"
-    if page.is_file():
-        shown = re.sub(
-            r'<div id="build-report">.*?</div>', lambda _: people(report), page.read_text(), count=1, flags=re.S
-        )
-        page.write_text(shown)
+    report = write(root, place / "new", site, found, tested, listed, pages, seconds)
     swap(root, place)
     count, held = report["programs"], report["claims"]
     say(
@@ -399,6 +313,10 @@ def main() -> int:
         parser.error("no mkdocs.yml here; run this in a checkout of genref")
     try:
         return build(root, cache=not given.no_cache) if given.command == "build" else update(root)
+    except yaml.YAMLError as error:
+        line = error.problem_mark.line + 1 if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else 1
+        say(f"mkdocs.yml:{line}: cannot be read: {' '.join(str(error).split())}; mend it", "red")
+        return 1
     except runner.BuildError as error:
         say(f"genref/_site/runner.py:1: {error}", "red")
         return 1

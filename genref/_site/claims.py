@@ -147,10 +147,12 @@ class Evidence:
         else:
             values = double(samples).flatten()
             mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+        if error == 0 and mean == float(expected):
+            raise ValueError("the samples do not vary: compare them with evidence.numeric")
         normal = NormalDist()
         critical = -normal.inv_cdf(level / 2)
         power = normal.cdf(detects / error - critical) if error else 1.0
-        z = abs(mean - float(expected)) / error if error else (0.0 if mean == float(expected) else math.inf)
+        z = abs(mean - float(expected)) / error if error else math.inf
         note = f"z-score; false alarms {level:.0e}, power {power:.3f} against a deviation of {detects:g}"
         self._compare(Comparison("statistical", oracle, math.inf if math.isnan(z) else z, critical, note))
 

@@ -170,6 +170,26 @@ class Server:
         shutil.rmtree(self.work, ignore_errors=True)
 
 
+class Host:
+    """A fork server that starts when something has to run, and that several runs can share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self._server = root, list[Server]()
+
+    @property
+    def server(self) -> Server:
+        if not self._server:
+            self._server.append(Server(self.root))
+        return self._server[0]
+
+    def __enter__(self) -> "Host":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._server:
+            server.close()
+
+
 def ending(program: Program, end: dict[str, Any]) -> str:
     """In one line, why a program ended without a result."""
     limits, status = program.limits, end["status"]
@@ -236,6 +256,7 @@ def run(
     turn: int = 0,
     done: Callable[[Outcome], None] = lambda _: None,
     started: Callable[[Program], None] = lambda _: None,
+    host: "Host | None" = None,
 ) -> list[Outcome]:
     """Runs what the store does not hold, longest first, and returns the outcome of every program in the order given.
 
@@ -261,11 +282,8 @@ def run(
             outcomes[index] = Outcome(program, why=why)
             waiting.append((-times.get(program.place, 1.0), index, turn))
     if waiting:
-        server = Server(root)
-        try:
-            _drain(server, programs, outcomes, sorted(waiting), turn, started, done)
-        finally:
-            server.close()
+        with contextlib.nullcontext(host) if host else Host(root) as at:
+            _drain(at.server, programs, outcomes, sorted(waiting), turn, started, done)
         _remember(store, times, outcomes.values())
     for index, twin in twins:
         first = outcomes[twin]

@@ -33,6 +33,7 @@ from typing import Any
 
 LINUX = sys.platform == "linux"
 HERE = Path(__file__).resolve().parent
+ALONE = ": programs of the site run alone, in their own folder"
 PRELOADED = ("torch", "numpy", "matplotlib.pyplot", "matplotlib.backends.backend_svg", "jaxtyping", "pytest")
 FORBIDDEN = {
     "socket.connect": "opened a network connection",
@@ -102,7 +103,7 @@ class Watch:
         self.reads.setdefault((kind, path), state)
 
     def refuse(self, what: str) -> None:
-        what += ": programs of the site run alone, in their own folder"
+        what += ALONE
         self.violations.append((program_line(sys._getframe(), self.own), what))
         raise PermissionError(what)
 
@@ -247,9 +248,19 @@ def explain(error: BaseException, own: str) -> Failed:
     said = error.msg if isinstance(error, SyntaxError) and error.filename == own else str(error).strip()
     said = "; ".join(said.splitlines()) or (linecache.getline(own, line).strip() if line else "")
     if isinstance(error, MemoryError) or "can't allocate memory" in said:
-        said += "; make it smaller, or comment `limit: memory=6GiB` above it"
+        mend = "; make it smaller, or comment `limit: memory=6GiB` above it"
+    elif ALONE in said:
+        mend = ""
+    elif isinstance(error, AssertionError):
+        mend = "; mend the program, or what it asserts"
+    else:
+        mend = (
+            "; mend the program"
+            if isinstance(error, SyntaxError)
+            else "; mend the program, or catch it where it is meant"
+        )
     trace = "".join(traceback.format_exception(error))
-    return Failed(line, f"{type(error).__name__}: {said}" if said else type(error).__name__, trace)
+    return Failed(line, (f"{type(error).__name__}: {said}" if said else type(error).__name__) + mend, trace)
 
 
 def run_code(source: str, path: str, namespace: dict[str, object], first: int) -> None:
@@ -365,7 +376,7 @@ def child(job: dict[str, object], style: types.ModuleType) -> dict[str, object]:
 
     def warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
         at = lineno if filename == path else program_line(sys._getframe(), path)
-        failures.append(Failed(at, f"{category.__name__}: {message}"))
+        failures.append(Failed(at, f"{category.__name__}: {message}; avoid it, or catch it where it is meant"))
 
     def unraisable(what: "sys.UnraisableHookArgs") -> None:
         failures.append(explain(what.exc_value or RuntimeError(str(what.err_msg)), path))

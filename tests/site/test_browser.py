@@ -182,9 +182,10 @@ def server(browser: Browser) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def numbers(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, float]]]:
-    """What was measured, page by page; printed at the end."""
+    """What was measured, page by page; printed at the end, and kept for the next build's report."""
     measured: dict[str, dict[str, float]] = {}
     yield measured
+    (SITE.parent / ".cache/browser.json").write_text(json.dumps(measured))
     plugin = request.config.pluginmanager.get_plugin
     names = ["bytes", "with search", "requests", "shift", "paint"]
     rows = [

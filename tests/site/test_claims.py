@@ -307,7 +307,6 @@ RIGHT = [
     ("ordered", torch.tensor([1.0, 2.0]), 2.0, {"bound": 0}),
     ("ordered", -INF, 0.0, {"bound": 0}),
     ("statistical", torch.tensor([1.0, -1.0, 1.0, -1.0]), 0.0, {"detects": 1.0}),
-    ("statistical", torch.ones(4), 1.0, {"detects": 1.0}),
 ]
 WRONG = [
     ("exact", {1, 2}, {2, 3}, {}, 2),
@@ -335,6 +334,11 @@ def test_what_is_right_is_accepted(kind, one, other, how):
     getattr(made, kind)(one, other, oracle="words", **how)
     assert made.comparisons[0].holds
     getattr(evidence(wrong=True), kind)(one, other, oracle="words", **how)
+
+
+def test_samples_that_do_not_vary_are_no_statistics():
+    with pytest.raises(ValueError, match="do not vary"):
+        Evidence("a", 0, False).statistical(torch.ones(4), 1.0, oracle="a constant", detects=1.0)
 
 
 @pytest.mark.parametrize(("kind", "one", "other", "how", "measured"), WRONG)

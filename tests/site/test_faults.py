@@ -5,12 +5,15 @@ import shutil
 
 import pytest
 
+ASSERTED = "; mend the program, or what it asserts"
+RAISED = "; mend the program, or catch it where it is meant"
+WARNED = "; avoid it, or catch it where it is meant"
 TICKS = "`" * 3
 
 
 PROGRAMS = {  # what stands in a fence: its fault, with the line in it
-    "x = 1\nassert x == 2": (2, "AssertionError: assert x == 2"),
-    "raise KeyError('x')": (1, "KeyError: 'x'"),
+    "x = 1\nassert x == 2": (2, "AssertionError: assert x == 2" + ASSERTED),
+    "raise KeyError('x')": (1, "KeyError: 'x'" + RAISED),
     "while True:\n    pass": (1, "still running after 1 s; make it faster, or comment `limit: seconds=120` above it"),
     "import os\nos.abort()": (1, "ended by SIGABRT before its last line; find what aborts"),
     "bytearray(20 * 2**30)": (
@@ -31,8 +34,8 @@ PROGRAMS = {  # what stands in a fence: its fault, with the line in it
     ),
     "raise SystemExit(0)": (1, "ended before its last line (SystemExit: 0); let it run to its end"),
     "import os\nos._exit(0)": (1, "ended before its last line (exit status 0); let it run to its end"),
-    "import warnings\nwarnings.warn('careful')": (2, "UserWarning: careful"),
-    "if 1\n    pass": (1, "SyntaxError: expected ':'"),
+    "import warnings\nwarnings.warn('careful')": (2, "UserWarning: careful" + WARNED),
+    "if 1\n    pass": (1, "SyntaxError: expected ':'; mend the program"),
     "import torch\nprint(torch.rand(2))\nassert abs(1)": (
         1,
         "uses global randomness: pass a generator; its output changes with the seed",
@@ -167,6 +170,13 @@ def test_the_others_ran_and_the_last_good_site_stands(bad, good):
     assert "tests/toy/test_line.py:1" in started
     assert root.pages() == good.pages()
     assert not list((root / ".cache/site").glob("*"))
+
+
+def test_a_configuration_that_cannot_be_read_is_one_fault(copy):
+    (copy / "mkdocs.yml").write_text("site_name: small\nnav: [one\n")
+    status, said = copy.build()
+    assert status == 1
+    assert re.fullmatch(r"mkdocs.yml:\d: cannot be read: .*; mend it\n", said)
 
 
 def test_on_github_faults_are_announced_where_they_stand(bad):

@@ -13,16 +13,19 @@ from genref._site import programs, runner
 from genref._site.programs import LIMITS, Program
 
 FIRST = 11  # where the program begins on its page
+ASSERTED = "; mend the program, or what it asserts"
+RAISED = "; mend the program, or catch it where it is meant"
+WARNED = "; avoid it, or catch it where it is meant"
 ALONE = ": programs of the site run alone, in their own folder"
 SMALLER = "; make it smaller, or comment `limit: memory=6GiB` above it"
 LESS = "wrote more than 8 MiB; print less, or comment `limit: output=32MiB` above it"
 
 FAULTS = {  # name: (program, line in it, message)
-    "assert": ("x = 1\nassert x == 2\n", 2, "AssertionError: assert x == 2"),
-    "said": ("x = 1\nassert x == 2, 'not two'\n", 2, "AssertionError: not two"),
-    "exception": ("def f():\n    raise KeyError('k')\n\nf()\n", 2, "KeyError: 'k'"),
-    "chain": ("import torch\ntorch.ones(2) @ torch.ones(3)\n", 2, "RuntimeError: *same number of elements*"),
-    "interrupt": ("raise KeyboardInterrupt\n", 1, "KeyboardInterrupt: raise KeyboardInterrupt"),
+    "assert": ("x = 1\nassert x == 2\n", 2, "AssertionError: assert x == 2" + ASSERTED),
+    "said": ("x = 1\nassert x == 2, 'not two'\n", 2, "AssertionError: not two" + ASSERTED),
+    "exception": ("def f():\n    raise KeyError('k')\n\nf()\n", 2, "KeyError: 'k'" + RAISED),
+    "chain": ("import torch\ntorch.ones(2) @ torch.ones(3)\n", 2, "RuntimeError: *same number of elements*" + RAISED),
+    "interrupt": ("raise KeyboardInterrupt\n", 1, "KeyboardInterrupt: raise KeyboardInterrupt" + RAISED),
     "loop": (
         "while True:\n    pass\n",
         1,
@@ -117,33 +120,33 @@ FAULTS = {  # name: (program, line in it, message)
         1,
         "ended before its last line (exit status 0); let it run to its end",
     ),
-    "warning": ("import warnings\nwarnings.warn('careful')\n", 2, "UserWarning: careful"),
+    "warning": ("import warnings\nwarnings.warn('careful')\n", 2, "UserWarning: careful" + WARNED),
     "deprecated": (
         "import warnings\nwarnings.warn('old', DeprecationWarning)\n",
         2,
-        "DeprecationWarning: old",
+        "DeprecationWarning: old" + WARNED,
     ),
     "unclosed": (
         "def f():\n    open('/dev/null')\n\n\nf()\n",
         2,
-        "ResourceWarning: unclosed file <_io.TextIOWrapper name='/dev/null' mode='r' encoding='UTF-8'>",
+        "ResourceWarning: unclosed file <_io.TextIOWrapper name='/dev/null' mode='r' encoding='UTF-8'>" + WARNED,
     ),
     "unclosed at the end": (
         "file = open('/dev/null')\n",
         1,
-        "ResourceWarning: unclosed file <_io.TextIOWrapper name='/dev/null' mode='r' encoding='UTF-8'>",
+        "ResourceWarning: unclosed file <_io.TextIOWrapper name='/dev/null' mode='r' encoding='UTF-8'>" + WARNED,
     ),
     "unraisable": (
         "class A:\n    def __del__(self):\n        raise ValueError('late')\n\n\nA()\n",
         3,
-        "ValueError: late",
+        "ValueError: late" + RAISED,
     ),
     "thread": (
         "import threading\ndef f():\n    raise ValueError('aside')\nthreading.Thread(target=f).start()\n",
         3,
-        "ValueError: aside",
+        "ValueError: aside" + RAISED,
     ),
-    "syntax": ("x = 1\nif x\n    print(x)\n", 2, "SyntaxError: expected ':'"),
+    "syntax": ("x = 1\nif x\n    print(x)\n", 2, "SyntaxError: expected ':'; mend the program"),
     "torch seed": (
         "import torch\nprint(torch.rand(3))\n",
         1,
@@ -168,7 +171,7 @@ FAULTS = {  # name: (program, line in it, message)
     "tour": (
         "# %%\nx = 1\n\n# %%\nassert x == 2\n",
         5,
-        "AssertionError: assert x == 2",
+        "AssertionError: assert x == 2" + ASSERTED,
     ),
     "tour alt text": (
         "# %%\nimport matplotlib.pyplot as plt\n\n# %%\nplt.plot([1])\n",
@@ -276,14 +279,14 @@ def said(batch, *places):
 
 
 def test_a_program_that_fails_under_another_seed_only_fails(batch):
-    message = "under another seed AssertionError: assert random.random() < 0.5"
+    message = "under another seed AssertionError: assert random.random() < 0.5" + ASSERTED
     assert said(batch, "docs/unlucky.md:1") == [
         f"docs/unlucky.md:1: uses global randomness: pass a generator; {message}"
     ]
 
 
 def test_the_same_code_in_two_places_runs_once_and_fails_in_both(batch):
-    message = "AssertionError: assert not 1"
+    message = "AssertionError: assert not 1" + ASSERTED
     assert said(batch, "docs/a.md:1", "README.md:40") == [f"docs/a.md:1: {message}", f"README.md:40: {message}"]
     assert (batch["docs/a.md:1"].cached, batch["README.md:40"].cached) == (False, True)
 
