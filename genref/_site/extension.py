@@ -11,6 +11,7 @@ import posixpath
 import re
 from functools import lru_cache
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ class Transform(Preprocessor):
             if home != module:
                 module = home
                 page = self.link(home.removeprefix("genref.").replace(".", "/") + ".md")
-                out.append(f"\n## [`{home}`]({page})\n\n| Name | |\n| --- | --- |")
+                out.append(f"\n## [`{home}`]({page})\n\n| Name | What it is |\n| --- | --- |")
             out.append(f"| [`{short}`][{symbol}] | {self.formulas(doc)} |")
         return "\n".join(out)
 
@@ -354,6 +355,9 @@ def public(root: Path) -> list[tuple[str, str]]:
             [],
         )
         docs = {n.name: ast.get_docstring(n) or "" for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        for one, other in pairwise(tree.body):  # a constant's docstring stands below it
+            if isinstance(one, ast.Assign) and isinstance(other, ast.Expr) and isinstance(other.value, ast.Constant):
+                docs[ast.unparse(one.targets[0])] = str(other.value.value)
         found += [(f"{module}.{name}", docs.get(name, "").split("\n")[0]) for name in exported]
     return found
 
