@@ -112,6 +112,7 @@ class Collector:
         self.site = Site(root, config=config(root))
         self.root = root
         self.boxes: dict[str, str] = {}
+        self.pages: list[Path] = []
         project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
         self.version = project.get("version", "")
 
@@ -129,7 +130,8 @@ class Collector:
                 self.fail("docs/questions.yml", line, f"cannot be read: {error.problem}")
         for path in sorted((root / "snippets").rglob("*.py")):
             self.snippet(path.relative_to(root).as_posix())
-        for path in sorted((root / "docs").rglob("*.md")):
+        self.pages = sorted((root / "docs").rglob("*.md"))
+        for path in self.pages:
             self.text(path.relative_to(root).as_posix(), path.read_text(), 1, "fence")
         if (root / "README.md").is_file():
             self.text("README.md", (root / "README.md").read_text(), 1, "readme")
@@ -209,6 +211,7 @@ class Collector:
                 self.site.programs.append(program)
         self.maths(path, scan.outside(text), first)
         if page:
+            self.front_matter(path, text)
             self.directives(path, scan.outside(text))
 
     def expects(self, program: Program, path: str, first: int, fence: Fence) -> None:
@@ -242,6 +245,25 @@ class Collector:
                 self.fail(
                     path, first + scan.line_of(text, match.start()) - 1, f"{error}; write it as math-core reads it"
                 )
+
+    def front_matter(self, path: str, text: str) -> None:
+        """The stems to read first exist, and the questions are those that the page's claims answer."""
+        if not (match := re.match(r"---\n(.*?)\n---\n", text, re.S)):
+            return
+        meta, stem = yaml.safe_load(match[1]) or {}, path.removeprefix("docs/").removesuffix(".md")
+        lines = {
+            name: scan.line_of(text, text.index(f"\n{name}:") + 1) for name in ("needs", "answers") if name in meta
+        }
+        for need in meta.get("needs") or []:
+            if not (self.root / f"docs/{need}.md").is_file():
+                stems = [page.relative_to(self.root / "docs").with_suffix("").as_posix() for page in self.pages]
+                self.fail(path, lines["needs"], f"needs {need}, which is no page{nearest(need, stems)}")
+        own = {claim.name for claim in self.site.claims if claim.stem == stem}
+        wanted = sorted({name for row in self.site.questions if own & set(row["claims"]) for name in row["names"]})
+        if "answers" in meta and sorted(meta["answers"] or []) != wanted:
+            self.fail(
+                path, lines["answers"], f"answers {meta['answers']}; by docs/questions.yml its claims answer {wanted}"
+            )
 
     def directives(self, path: str, text: str) -> None:
         self.site.discussed |= {q for m in scan.ANSWERS.finditer(text) for q in m[1].split()}

@@ -208,6 +208,15 @@ def test_directives_are_read_and_their_faults_named(checkout):
     assert site.discussed == {"Q1", "Q2"}
 
 
+def test_front_matter_names_pages_and_questions_that_are_there(checkout):
+    text = "---\ndescription: A page.\nneeds: [toy/lime, a]\nanswers: [Q1]\n---\n# Page\n"
+    _, faults = collected(checkout, text)
+    assert faults == [
+        "docs/a.md:3: needs toy/lime, which is no page",
+        "docs/a.md:4: answers ['Q1']; by docs/questions.yml its claims answer []",
+    ]
+
+
 def test_sections_of_snippets_are_read_and_their_faults_named(checkout):
     def shows(*lines):
         return f'{TICKS}python title="snippets/toy/a.py"\n' + "".join(f"{line}\n" for line in lines) + f"{TICKS}\n"
