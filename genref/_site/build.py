@@ -276,7 +276,13 @@ def update(root: Path) -> int:
     site = programs.collect(root)
     with stage("programs", len(site.programs)) as at:
         found = runner.run(root, site.programs, done=at.done, started=at.started)
-    failed = [o for o in found if len(o.faults) > len(runner.check_output(o))]
+    with stage("claims", 0) as at:
+        tested = runner.run(root, runner.claim_programs(root, [claim.stem for claim in site.claims]), done=at.done)
+    if wrong := [fault for o in tested for fault in o.faults]:
+        announce(sorted(wrong, key=lambda f: (f.path, f.line, f.message)))
+        say("nothing rewritten: while claims fail, what the programs print may be wrong too")
+        return 1
+    failed = [o for o in found if o.faults and o.faults != runner.check_output(o)]
     whole = [o for o in found if o not in failed]
     changes = sorted(
         {(path, line, text, o.stdout) for o in whole for path, line, text in o.program.expected if text != o.stdout},

@@ -268,7 +268,7 @@ class Transform(Preprocessor):
         art = self.md.htmlStash.store(f'<div class="drawing">{drawn["svg"]}</div>')
         text = f'\n\n<figcaption markdown="1">\n{self.formulas(caption)}\n</figcaption>' if caption else ""
         code = figure_code(outcome.program.source, f"figure_{key}" if key else "figure")
-        block = indent(f"```python\n{code}\n```")
+        block = indent(f"```{{.python .no-copy}}\n{code}\n```")
         closed = f'??? example "How this figure is drawn"\n\n{block}' if code else ""
         return f'<figure markdown="1">\n\n{art}{text}\n\n</figure>\n\n{closed}'
 

@@ -302,7 +302,14 @@ class Collector:
             elif not (box := self.boxes[claim.name]).startswith(f"docs/{claim.stem}.md:"):
                 path, _, line = box.partition(":")
                 self.fail(path, int(line), f"claim {claim.name} belongs on docs/{claim.stem}.md; move its box there")
-            if not (self.root / test_module(claim.stem)).is_file():
+            tests = self.root / test_module(claim.stem)
+            for number in re.findall(r"\d+\.\d{3,}", claim.statement) if tests.is_file() else []:
+                if number not in tests.read_text():
+                    place = test_module(claim.stem)
+                    self.fail(
+                        claim.path, claim.line, f"claim {claim.name} states {number}, which {place} does not check"
+                    )
+            if not tests.is_file():
                 self.fail(
                     claim.path, claim.line, f"claim {claim.name} has no test module; write {test_module(claim.stem)}"
                 )

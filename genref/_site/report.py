@@ -96,6 +96,9 @@ def people(report: dict[str, Any], browser: list[list[object]]) -> str:
     count, seconds = report["programs"], report["seconds"]
     slow = sorted(report["per_program"], key=lambda row: -row["seconds"])[:12]
     ran = [row for row in report["per_program"] if not row["cached"]]
+    reasons: dict[str, list[str]] = {}
+    for row in ran:
+        reasons.setdefault(row["why"], []).append(f"{row['path']}:{row['line']}")
     memory = "" if sys.platform == "linux" else "<p>This system sets no memory limit on programs.</p>"
     parts = [
         f"<p>{count['total']} programs: {count['run']} run, {count['cached']} cached, {count['excused']} excused.</p>",
@@ -108,7 +111,7 @@ def people(report: dict[str, Any], browser: list[list[object]]) -> str:
         ),
         "<h2>Why each miss missed</h2>"
         + (
-            table(["Program", "Why"], [[f"{r['path']}:{r['line']}", r["why"]] for r in ran])
+            table(["Why", "Programs"], [[why, ", ".join(at)] for why, at in reasons.items()])
             if ran
             else "<p>Nothing missed.</p>"
         ),

@@ -294,7 +294,7 @@ def run(
             **{**vars(first), "program": programs[index], "cached": True, "why": "", "faults": faults}
         )
     for index in range(len(programs)):
-        outcomes[index].faults = outcomes[index].faults + check_output(outcomes[index])
+        outcomes[index].faults = outcomes[index].faults or check_output(outcomes[index])
     return [outcomes[index] for index in range(len(programs))]
 
 

@@ -87,12 +87,13 @@ class MaskedConv2d(nn.Conv2d):
 
     Claim: masks-causal
         Stack masked convolutions of one order, with pixelwise functions between them. If at least
-        one layer, anywhere in the stack, is of type A, the stack is strictly causal: no output
-        pixel depends on its own input pixel or on a later one. If all are of type B, then for
-        generic weights every output pixel depends on its own input pixel. So AA, AB and BA are
-        strictly causal and BB is not. AB and BA have the same receptive field at every pixel of
-        every map. All of this holds whether the rows above come first, as in PixelCNN, or the rows
-        below, as in problem set A.
+        one layer, anywhere in the stack, is of type A, the stack is strictly causal, whatever its
+        weights: no output pixel depends on its own input pixel or on a later one. Let the functions
+        also be analytic with a positive slope, as the hyperbolic tangent is. If all layers are of
+        type B, then for generic weights every output pixel depends on its own input pixel. So AA,
+        AB and BA are strictly causal and BB is not; and AB and BA have, for generic weights, the
+        same receptive field at every pixel of every map. All of this holds whether the rows above
+        come first, as in PixelCNN, or the rows below, as in problem set A.
 
     Arguments:
         kind: `"A"` or `"B"`.
