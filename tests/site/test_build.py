@@ -176,6 +176,23 @@ def test_a_build_that_is_stopped_says_so(good, monkeypatch, capsys, error, statu
     assert capsys.readouterr().out == said
 
 
+def test_nothing_is_rewritten_while_a_claim_fails(copy):
+    before = (copy / "docs/toy/line.md").read_text()
+    copy.edit("genref/toy/line.py", "return torch.mul(x, slope)", "return torch.mul(x, slope) + 1")
+    status, said = copy.run("genref._site", "update")
+    assert status == 1
+    assert "claim toy-line: numeric: measured 1" in said
+    assert "nothing rewritten: while claims fail" in said
+    assert (copy / "docs/toy/line.md").read_text() == before
+
+
+def test_a_number_that_a_claim_states_is_named_in_its_test(copy):
+    copy.edit("genref/toy/line.py", "For all $x$", "With 2.7183, for all $x$")
+    status, said = copy.build()
+    assert status == 1
+    assert "claim toy-line states 2.7183, which tests/toy/test_line.py does not check" in said
+
+
 def test_update_rewrites_expected_output_and_leaves_that_of_a_failing_program(copy):
     good = (copy / "docs/toy/line.md").read_text()
     copy.edit("docs/toy/line.md", "tensor([2., 2.])", "tensor([3., 3.])\nand more")
