@@ -207,7 +207,7 @@ SOUND = {
     "warning expected": "import warnings\n\nwith warnings.catch_warnings(record=True) as seen:\n"
     "    warnings.warn('careful')\nassert len(seen) == 1\n",
     "chance without effect": "import torch\n\nx = torch.rand(3)\nassert x.shape == (3,)\nprint(x.shape)\n",
-    "own seed": "import torch\n\ntorch.manual_seed(3)\nprint(torch.rand(3))\nassert True in [True]\n",
+    "own seed": "import torch\n\ntorch.manual_seed(3)\nx = torch.rand(3)\nprint(x)\nassert x.max() < 1\n",
 }
 
 
