@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from genref._site.scan import Fault
 
 PAGE_BUDGET, SEARCH_BUDGET, REQUESTS = 150_000, 250_000, 12
+INDEX_BUDGET = SEARCH_BUDGET - PAGE_BUDGET - 15_000  # the rest is for the worker that searches it
 RAW_TEX = re.compile(
     r"\$[^\s$][^$\n]{0,80}(?<!\s)\$(?!\w)|\\(?:frac|sum|int|mathbb|mathrm|left|begin|alpha|beta|rho|le|in)\b"
 )

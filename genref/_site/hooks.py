@@ -1,5 +1,6 @@
 """What MkDocs alone does, beside the Markdown extension: tours through mkdocs-jupyter, and the font of the formulas."""
 
+import gzip
 import io
 import json
 import re
@@ -17,11 +18,19 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from genref._site import extension, scan
+from genref._site.audit import INDEX_BUDGET
 from genref._site.runner import Outcome
 from genref._site.store import Store, digest
 
 FONT = "assets/math.woff2"
-UNSEARCHED = re.compile(r'<svg class="figure".*?</svg>|</?(?:span|m\w+)\b[^>]*>', re.S)
+UNSEARCHED = re.compile(
+    r'<(svg|details|div) class="(?:figure|evidence|claim-line\b[^"]*)".*?</\1>'
+    r"|<pre\b.*?</pre>|</?(?:span|m\w+)\b[^>]*>",
+    re.S,
+)
+CLAIM = re.compile(r'(<div class="claim\b[^"]*" )(id="claim-([\w-]+)")>\s*<p>.*?</p>', re.S)
+SEARCHED = [5000, 2000, 1000, 700, 500, 400, 300, 240, 190, 150, 120]
+"""How many characters of a section the search may show: the first length at which the index is small enough."""
 ITALIC = [0x210E, *range(0x1D434, 0x1D468), 0x1D6A4, 0x1D6A5, *range(0x1D6E2, 0x1D71C)]
 """The letters that a browser draws for an `<mi>` of one letter."""
 NOTEBOOK = [
@@ -117,9 +126,9 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
 
 @event_priority(100)
 def _before_search(context: dict[str, Any], /, page: Page, **_: Any) -> dict[str, Any]:
-    """Shows the search the words of a page, not its drawings, nor the tags within formulas and code."""
+    """Shows the search the words of a page, each claim as a section of its own, and no drawings, code or evidence."""
     page.meta["whole"] = page.content
-    page.content = UNSEARCHED.sub("", page.content or "")
+    page.content = CLAIM.sub(r"\1><h2 \2>\3</h2>", UNSEARCHED.sub("", page.content or ""))
     return context
 
 
@@ -134,6 +143,27 @@ on_page_context = CombinedEvent(_before_search, _after_search)
 
 @event_priority(-100)
 def on_post_build(config: MkDocsConfig) -> None:
+    """Cuts what every page loads to what the site needs: the index of the search, the font of the formulas."""
+    index = Path(config.site_dir) / "search/search_index.json"
+    if index.is_file():
+        index.write_text(lean(index.read_text()))
+    cut_font(config)
+
+
+def lean(index: str, budget: int = INDEX_BUDGET) -> str:
+    """The index of the search without tags, each section cut to the first length at which all fits the budget."""
+    whole = json.loads(index)
+    texts = [" ".join(re.sub(r"<[^>]*>", " ", section["text"]).split()) for section in whole["docs"]]
+    for length in SEARCHED:
+        for section, text in zip(whole["docs"], texts, strict=True):
+            section["text"] = text if len(text) <= length else text[:length].rpartition(" ")[0] + " …"
+        index = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        if len(gzip.compress(index.encode(), 6, mtime=0)) <= budget:
+            break
+    return index
+
+
+def cut_font(config: MkDocsConfig) -> None:
     """Cuts the font of the formulas to the characters that the site's formulas use."""
     site = Path(config.site_dir)
     used, letters = set[str](), set[str]()

@@ -1,6 +1,9 @@
 """`mkdocs build` and `mkdocs serve` work by themselves, from the same sources and the same store."""
 
+import gzip
+import json
 import os
+import random
 import re
 import signal
 import socket
@@ -11,6 +14,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from genref._site.hooks import lean
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,3 +112,16 @@ def wait_for(address, words, seconds):
             pass
         time.sleep(0.1)
     return False
+
+
+def test_the_index_of_the_search_is_cut_until_it_fits():
+    chance = random.Random(3)
+    texts = [" ".join(f"word{chance.randrange(10**6)}" for _ in range(900)) for _ in range(3)]
+    index = json.dumps({"docs": [{"title": "T", "text": f"<p>{text}</p>"} for text in texts]})
+    whole, less = json.loads(lean(index, 10**6)), json.loads(lean(index, 3000))
+    assert all(4980 < len(section["text"]) < 5010 for section in whole["docs"])
+    assert len(gzip.compress(json.dumps(less, ensure_ascii=False).encode())) < 3100
+    for section, text in zip(less["docs"], texts, strict=True):
+        assert 100 < len(section["text"]) < 2010
+        assert section["text"].endswith(" …")
+        assert text.startswith(section["text"].removesuffix("…"))
