@@ -342,9 +342,9 @@ def public(root: Path) -> list[tuple[str, str]]:
     found = []
     for path in sorted((root / "genref").rglob("*.py")):
         place = path.relative_to(root)
-        if "_site" in place.parts or path.name in ("__init__.py", "__main__.py"):
+        if "_site" in place.parts or path.parent == root / "genref":
             continue
-        module = ".".join(place.with_suffix("").parts)
+        module = ".".join(place.with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text())
         exported: list[str] = next(
             (

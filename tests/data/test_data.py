@@ -127,7 +127,7 @@ def test_an_unknown_split_is_refused(split):
     [
         (lambda raw: raw[:-20], "damaged"),
         (lambda raw: raw[:40] + bytes([raw[40] ^ 255]) + raw[41:], "damaged"),
-        (lambda raw: b"<html>not found</html>", "damaged .*[Nn]ot a gzip"),
+        (lambda raw: b"<html>not found</html>", r"damaged \(Not a gzip"),
         (lambda raw: gzip.compress(b"<html>not found</html>"), "not an IDX file of bytes"),
         (lambda raw: gzip.compress(gzip.decompress(raw)[:-7]), "3913 entries where its header says 3920"),
         (lambda raw: gzip.compress(b"\x00\x00\x0d\x03" + gzip.decompress(raw)[4:]), "not an IDX file of bytes"),
