@@ -85,7 +85,8 @@ def difference(measured: Any, expected: Any) -> int:
 def double(value: Any) -> torch.Tensor:
     if isinstance(value, (list, tuple)):
         return torch.stack([double(v) for v in value])
-    return torch.as_tensor(float(value) if isinstance(value, Fraction) else value).detach().to(torch.float64)
+    value = value.detach() if isinstance(value, torch.Tensor) else value
+    return torch.as_tensor(float(value) if isinstance(value, Fraction) else value, dtype=torch.float64)
 
 
 class Evidence:

@@ -171,6 +171,7 @@ def cut_font(config: MkDocsConfig) -> None:
         for formula in re.findall(r"<math.*?</math>", file.read_text(), re.S):
             letters |= {normalize("NFKC", letter) for letter in re.findall(r"<mi>(.)</mi>", formula)}
             used |= set(re.sub(r"<[^>]*>", "", formula).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+            used |= {"√"} if "<msqrt" in formula or "<mroot" in formula else set()
     used |= {chr(code) for code in ITALIC if normalize("NFKC", chr(code)) in letters}
     characters = "".join(sorted(used))
     folder = Store(Path(config.config_file_path).parent).folder / "fonts"

@@ -75,13 +75,17 @@ def cells(source: str) -> list[dict[str, Any]]:
     return [cell | {"source": cell["source"].rstrip() + "\n"} for cell in found if cell["source"].strip()]
 
 
+ONLY = {"get_path": mpl.patches.Patch, "get_text": mpl.text.Text}
+"""Methods that mean the thing drawn in one class of artists alone."""
+
+
 def fingerprint(figure: Figure) -> str:
     """A hash of the numbers drawn, to six digits: what a figure says, whatever its style."""
     drawn = hashlib.sha256()
     for artist in figure.findobj():
         for method in ("get_xydata", "get_offsets", "get_array", "get_path", "get_paths", "get_text"):
             read = getattr(artist, method, None)
-            if read is None or (method == "get_path" and not isinstance(artist, mpl.patches.Patch)):
+            if read is None or not isinstance(artist, ONLY.get(method, object)):
                 continue
             value = read()
             for part in value if method == "get_paths" else [value]:
