@@ -1,4 +1,4 @@
-r"""Handwritten digits: 1797 small ones that come with the package, and MNIST from a folder or the network."""
+r"""Handwritten digits: 1797 small ones in the package, and MNIST from a folder or the network."""
 
 import gzip
 import hashlib
@@ -32,14 +32,14 @@ CHECKSUMS = {
 
 
 class Images(NamedTuple):
-    r"""Grey images with values in $[0,1]$, of torch's default dtype, and the digit that each one shows."""
+    r"""Grey images with values in $[0,1]$, of torch's default dtype, and the digit of each."""
 
     images: Float[Tensor, "n height width"]
     labels: Int[Tensor, " n"]
 
 
 def digits() -> Images:
-    r"""Returns the 1797 handwritten digits of the UCI repository, of 8×8 pixels, in sixteenths from 0 to 1.
+    r"""Returns the 1797 digits of 8×8 pixels of the UCI repository, in sixteenths from 0 to 1.
 
     They come with the package, under the licence CC BY 4.0, and need no network.
     """
@@ -49,11 +49,12 @@ def digits() -> Images:
 
 
 def mnist(split: str, folder: str | os.PathLike[str] | None = None) -> Images:
-    r"""Returns the 60 000 images of 28×28 pixels for training, or the 10 000 for testing, in steps of 1/255.
+    r"""Returns the 60 000 images of 28×28 pixels for training, or the 10 000 for testing.
 
-    The two files of a split are read from the folder, as they are or compressed by gzip. What is missing is
-    downloaded into it once, 10 MB for training and 2 MB for testing; a download cut short goes on where it
-    stopped. Files of the size of MNIST must have the checksum of MNIST; smaller ones are read as they are.
+    Grey values are in steps of 1/255. The two files of a split are read from the folder, as they
+    are or compressed by gzip. What is missing is downloaded into it once, 10 MB for training and
+    2 MB for testing; a download cut short goes on where it stopped. Files of the size of MNIST must
+    have the checksum of MNIST; smaller ones are read as they are.
 
     Arguments:
         split: `"train"` or `"test"`.
@@ -82,7 +83,7 @@ def _scaled(images: UInt8[Tensor, "n height width"], labels: UInt8[Tensor, " n"]
 
 
 def _idx(raw: bytes) -> UInt8[Tensor, "..."]:
-    r"""Returns the array of bytes that an IDX file holds: its shape in the header, then its entries."""
+    r"""Returns the array of bytes in an IDX file: its shape in the header, then its entries."""
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
         raise ValueError("not an IDX file of bytes")
     shape = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
@@ -113,7 +114,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _downloaded(place: Path, name: str) -> Path:
-    """The compressed file, from the first mirror that has it; what arrived of it is kept for the next time."""
+    """The compressed file, from the first mirror that has it; what arrived is kept for later."""
     part, problems = place / f"{name}.gz.part", []
     for mirror in MIRRORS:
         try:

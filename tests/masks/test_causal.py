@@ -100,6 +100,15 @@ def centred(kinds, generator, past):
     return stack("B" * len(kinds), generator, past=past)
 
 
+@mutant(test_one_a_suffices, "type B loses the pixel's own row and keeps the one after it")
+def wrong_row(kinds, generator, past):
+    network = stack(kinds, generator, past=past)
+    for kind, layer in zip(kinds, network[::2], strict=True):
+        if kind == "B":
+            layer.mask = torch.tensor([[True], [False], [True]]).expand(3, 3)
+    return network
+
+
 @mutant(test_one_a_suffices, "only the first layer can be of type A")
 def first_only(kinds, generator, past):
     return stack(kinds[0] + "B" * (len(kinds) - 1), generator, past=past)
@@ -154,6 +163,14 @@ def keeps_all_colours(kinds, generator, kernel_size, colours=1):
     network = stack(kinds, generator, kernel_size, colours=colours)
     for kind, layer in zip(kinds, network[::2], strict=True):
         layer.mask[..., kernel_size // 2, kernel_size // 2] |= kind == "B"
+    return network
+
+
+@mutant(test_channel_groups, "type A cuts the centre of all colours")
+def cuts_all_colours(kinds, generator, kernel_size, colours=1):
+    network = stack(kinds, generator, kernel_size, colours=colours)
+    for kind, layer in zip(kinds, network[::2], strict=True):
+        layer.mask[..., kernel_size // 2, kernel_size // 2] &= kind == "B"
     return network
 
 

@@ -201,6 +201,12 @@ def test_blind_spot(evidence, field=receptive_field):
         {(L, size, at): cut(L, size, at) for L, size, at in places},
         oracle="the inequalities of the claim, cut at the edges",
     )
+    board = list(product(range(1, 9), pixels((5, 5))))
+    evidence.exact(
+        {(L, at): field(kinds[L], at, (5, 5), past="below") for L, at in board},
+        {(L, at): gradient(kinds[L], at, (5, 5), evidence.generator) for L, at in board},
+        oracle="autograd on random positive weights, for every output pixel",
+    )
     evidence.exact(
         {L: (4, 5) in field(kinds[L], (3, 3), (5, 5), past="below") for L in depths},
         dict.fromkeys(depths, False),
@@ -275,6 +281,25 @@ def test_every_word_kernel_and_order(kernel_size, past):
     for kinds in map("".join, product("AB", repeat=3)):
         for at, seen in paths(kinds, (4, 5), past, kernel_size // 2).items():
             assert receptive_field(kinds, at, (4, 5), kernel_size, past) == set(seen)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+@pytest.mark.parametrize("past", ["above", "below"])
+def test_the_graph_is_the_sparsity_of_the_jacobian(kernel_size, past):
+    generator, radius = torch.Generator().manual_seed(1), kernel_size // 2
+    place = list(product(range(-radius, radius + 1), repeat=2))
+    down = 1 if past == "above" else -1
+    for depth in range(1, 9):
+        layer = images = torch.zeros(25, 1, 5, 5, dtype=DOUBLE, requires_grad=True)
+        for number in range(depth):
+            kept = [(down * a, b) < (0, 0) or (a == b == 0 and number > 0) for a, b in place]
+            weight = torch.rand(len(place), dtype=DOUBLE, generator=generator) * torch.tensor(kept)
+            weight = weight.view(1, 1, kernel_size, kernel_size)
+            layer = F.softplus(F.conv2d(layer, weight, padding=radius))
+        (slope,) = torch.autograd.grad(layer.flatten(1).diagonal().sum(), images)
+        for at, seen in zip(pixels((5, 5)), slope[:, 0], strict=True):
+            field = receptive_field("A" + "B" * (depth - 1), at, (5, 5), kernel_size, past)
+            assert field == {(row + 1, column + 1) for row, column in seen.nonzero().tolist()}
 
 
 def test_kernels_may_have_two_sides():
