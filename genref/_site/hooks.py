@@ -196,7 +196,28 @@ def font(characters: str) -> bytes:
         cut = subset.Subsetter(options)
         cut.populate(text=characters)
         cut.subset(made)
+        even_radicals(made)
         out = io.BytesIO()
         made.flavor = "woff2"
         made.save(out)
     return out.getvalue()
+
+
+def even_radicals(font: Any) -> None:
+    """Makes radicals of all sizes equally wide: to the right of a root Chromium leaves room for the widest.
+
+    The bar of an inline root gets the distance that it has in a display.
+    """
+    math, radical = font["MATH"].table, font.getBestCmap().get(ord("√"))
+    if radical is None:
+        return
+    math.MathConstants.RadicalVerticalGap.Value = math.MathConstants.RadicalDisplayStyleVerticalGap.Value
+    made = math.MathVariants.VertGlyphConstruction[math.MathVariants.VertGlyphCoverage.glyphs.index(radical)]
+    names = [one.VariantGlyph for one in made.MathGlyphVariantRecord]
+    width, _ = font["hmtx"][radical]
+    for name in dict.fromkeys([*names, *(part.glyph for part in made.GlyphAssembly.PartRecords)]):
+        outline = font["glyf"][name]
+        outline.coordinates.scale((width / font["hmtx"][name][0], 1))
+        outline.coordinates.toInt()
+        outline.recalcBounds(font["glyf"])
+        font["hmtx"][name] = (width, outline.xMin)
