@@ -4,12 +4,13 @@ import json
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import sympy
 import torch
 
 import genref
-from genref._site.claims import Evidence, Rejected, mutant
+from genref._site.claims import Evidence, Rejected, double, mutant
 
 HEAD = """
 import math
@@ -371,3 +372,10 @@ def test_a_mean_with_its_error_will_do():
 def test_evidence_needs_an_oracle_in_words_and_a_true_bound(how, said):
     with pytest.raises(ValueError, match=said):
         evidence().numeric(1.0, 1.0, **how)
+
+
+@pytest.mark.parametrize(
+    "value", [0.1, [0.1], Fraction(1, 10), np.float64(0.1), torch.tensor(0.1, dtype=torch.float64)]
+)
+def test_evidence_loses_no_digit_of_a_number(value):
+    assert double(value).reshape(-1).tolist() == [0.1]

@@ -1,6 +1,7 @@
 """`mkdocs build` and `mkdocs serve` work by themselves, from the same sources and the same store."""
 
 import gzip
+import io
 import json
 import os
 import random
@@ -14,8 +15,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from fontTools.ttLib import TTFont
 
-from genref._site.hooks import lean
+from genref._site.hooks import font, lean
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,3 +127,24 @@ def test_the_index_of_the_search_is_cut_until_it_fits():
         assert 100 < len(section["text"]) < 2010
         assert section["text"].endswith(" …")
         assert text.startswith(section["text"].removesuffix("…"))
+
+
+def test_all_sizes_of_the_radical_are_equally_wide():
+    made = TTFont(io.BytesIO(font("√n")))
+    variants, name = made["MATH"].table.MathVariants, made.getBestCmap()[ord("√")]
+    sizes = variants.VertGlyphConstruction[variants.VertGlyphCoverage.glyphs.index(name)]
+    parts = [part.glyph for part in sizes.GlyphAssembly.PartRecords]
+    names = {*parts, *(one.VariantGlyph for one in sizes.MathGlyphVariantRecord)}
+    assert len(names) > 4
+    assert {made["hmtx"][one][0] for one in names} == {made["hmtx"][name][0]}
+    assert max(made["glyf"][one].xMax for one in names) < 1.1 * made["hmtx"][name][0]
+
+
+def test_a_font_without_a_radical_is_cut_too():
+    assert ord("n") in TTFont(io.BytesIO(font("n"))).getBestCmap()
+
+
+def test_formulas_with_roots_have_the_radical_in_the_font():
+    made = TTFont(ROOT / "site/assets/math.woff2")
+    assert any("<msqrt" in page.read_text() for page in (ROOT / "site").rglob("index.html"))
+    assert ord("√") in made.getBestCmap()

@@ -347,3 +347,10 @@ def test_the_cost_of_the_runner_itself(checkout, monkeypatch):
     cost, whole = median(o.overhead for o in done), (times[-1] - times[0]) / (len(times) - 1)
     assert not [o.faults for o in done if o.faults]
     assert max(cost, whole) <= 0.15, f"{cost:.3f} s a program, {whole:.3f} s from one end to the next"
+
+
+def test_the_fingerprint_of_contours_is_that_of_their_numbers():
+    def level(height):
+        return style.drawn(lambda ax: ax.contour([[0.0, 1.0], [1.0, 2.0]], levels=[height]), "toy", "A line.")[1]
+
+    assert level(0.5) == level(0.5) != level(0.7)
