@@ -7,7 +7,7 @@ import re
 import shutil
 from html import escape
 from importlib.metadata import version
-from importlib.resources import files as resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -190,7 +190,8 @@ def font(characters: str) -> bytes:
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
-    source = resources("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
+    (package,) = find_spec("ziamath").submodule_search_locations  # type: ignore[union-attr, misc]
+    source = Path(package) / "fonts/STIXTwoMath-Regular.ttf"
     options = subset.Options(flavor="woff2", layout_features=[], hinting=False, notdef_outline=True)
     with TTFont(io.BytesIO(source.read_bytes()), recalcTimestamp=False) as made:
         cut = subset.Subsetter(options)

@@ -9,7 +9,7 @@ from statistics import median
 
 import pytest
 
-from genref._site import programs, runner
+from genref._site import programs, runner, style
 from genref._site.programs import LIMITS, Program
 
 FIRST = 11  # where the program begins on its page
