@@ -32,7 +32,8 @@ CLAIM = re.compile(r'(<div class="claim\b[^"]*" )(id="claim-([\w-]+)")>\s*<p>.*?
 SEARCHED = [5000, 2000, 1000, 700, 500, 400, 300, 240, 190, 150, 120]
 """How many characters of a section the search may show: the first length at which the index is small enough."""
 ITALIC = [0x210E, *range(0x1D434, 0x1D468), 0x1D6A4, 0x1D6A5, *range(0x1D6E2, 0x1D71C)]
-"""The letters that a browser draws for an `<mi>` of one letter."""
+SLANTED = {letter for code in ITALIC if (letter := normalize("NFKC", chr(code))).isalpha()}
+"""A browser draws an `<mi>` of one of these letters as the italic one."""
 NOTEBOOK = [
     (r"<(style|script)\b.*?</\1>|<!--.*?-->", ""),
     (
@@ -170,6 +171,7 @@ def cut_font(config: MkDocsConfig) -> None:
     for file in site.rglob("*.html"):
         for formula in re.findall(r"<math.*?</math>", file.read_text(), re.S):
             letters |= {normalize("NFKC", letter) for letter in re.findall(r"<mi>(.)</mi>", formula)}
+            formula = re.sub("<mi>(.)</mi>", lambda one: "" if one[1] in SLANTED else one[1], formula)
             used |= set(re.sub(r"<[^>]*>", "", formula).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
             used |= {"√"} if "<msqrt" in formula or "<mroot" in formula else set()
     used |= {chr(code) for code in ITALIC if normalize("NFKC", chr(code)) in letters}
