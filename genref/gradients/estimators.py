@@ -86,11 +86,11 @@ def optimal_baseline(
         $$
         with $b^\star = E[s^2 f]/E[s^2]$, so the variance is below that at $b = 0$ if and only if
         $b$ lies strictly between 0 and $2b^\star$. With $\log h = \sin z - z^4/4$, $f = \log(h/q)$
-        and $q = \mathcal{N}(0.3, e^{-0.8})$, the variance of the gradient with respect to $\mu$ falls
-        from $4.9885$ at $b = 0$ to $1.7419$ at $b^\star = 1.2078$; for $\tau$ the best baseline is
-        $0.7929$. The estimate of $b^\star$ from the very $n$ points that it is used with shifts the
-        mean: if $f$ is linear, the gradient with respect to $\mu$ shrinks by the factor
-        $(n - 1)/(n + 2)$.
+        and $q = \mathcal{N}(0.3, e^{-0.8})$, the variance of the gradient with respect to $\mu$
+        falls from $4.9885$ at $b = 0$ to $1.7419$ at $b^\star = 1.2078$; for $\tau$ the best
+        baseline is $0.7929$. The estimate of $b^\star$ from the very $n$ points that it is used
+        with shifts the mean: under every normal law and for every linear $f$ the gradient with
+        respect to $\mu$ shrinks by the factor $(n - 1)/(n + 2)$.
 
     Arguments:
         f: The integrand, value by value.

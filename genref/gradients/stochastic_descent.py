@@ -137,13 +137,13 @@ def score_covariance(
         sigma: The standard deviation of $X$, positive.
         baseline: The number $b$, or two in the last dimension: one for each parameter.
     """
-    mu, sigma = _law(mu, sigma)
+    dtype, mu, sigma = _wide(mu, sigma)
     b = torch.as_tensor(baseline, dtype=mu.dtype, device=mu.device).expand(*mu.shape, 2)
     f = _score_moments(sigma, *(mean(mu, sigma, k) for k in range(5)))
     one = _symmetric(sigma**-2, torch.zeros_like(mu), torch.full_like(mu, 2))
     square = _score_moments(sigma, *(_square(mu, sigma, k) for k in range(5)))
     sums = b[..., :, None] + b[..., None, :]
-    return square - sums * f + _outer(b) * one - _outer(_ascent(mu, sigma))
+    return (square - sums * f + _outer(b) * one - _outer(_ascent(mu, sigma))).to(dtype)
 
 
 def best_baseline(mu: Value, sigma: Value) -> Float[Tensor, "*batch 2"]:
@@ -154,10 +154,15 @@ def best_baseline(mu: Value, sigma: Value) -> Float[Tensor, "*batch 2"]:
 
 
 def pathwise_covariance(mu: Value, sigma: Value) -> Float[Tensor, "*batch 2 2"]:
-    r"""Returns the covariance matrix of the pathwise gradient $f'(X)\,(1, \sigma\epsilon)$."""
-    mu, sigma = _law(mu, sigma)
+    r"""Returns the covariance matrix of the pathwise gradient $f'(X)\,(1, \sigma\epsilon)$.
+
+    Its first entry is a difference, certain to some $10^{-16} (f')^2$: too little below
+    $\sigma = 10^{-6}$.
+    """
+    dtype, mu, sigma = _wide(mu, sigma)
     p, p1, p2 = (_slope_square(mu, sigma, k) for k in range(3))
-    return _symmetric(p, sigma**2 * p1, sigma**2 * p + sigma**4 * p2) - _outer(_ascent(mu, sigma))
+    square = _symmetric(p, sigma**2 * p1, sigma**2 * p + sigma**4 * p2)
+    return (square - _outer(_ascent(mu, sigma))).to(dtype)
 
 
 def stochastic_gradient(
@@ -191,21 +196,32 @@ def stochastic_gradient(
         generator: The source of chance.
         estimator: `score_function`, `pathwise`, or one with the same arguments.
     """
+    mu, tau = _alike(mu, tau)
     first, last = estimator(integrand, mu, tau, samples, generator).mean(0).unbind(-1)
-    sigma = torch.as_tensor(tau, dtype=last.dtype, device=last.device).exp()
-    return torch.stack([first + mu - 1, last + sigma - 1], -1)
+    return torch.stack([first + mu - 1, last + tau.exp() - 1], -1)
 
 
 def _law(mu: Value, sigma: Value) -> tuple[Tensor, Tensor]:
-    """Both parameters as tensors of one shape and one dtype, a deviation being positive."""
-    given = [v for v in (mu, sigma) if isinstance(v, Tensor)]
-    dtype = torch.result_type(mu, sigma) if given else torch.float64
-    device = given[0].device if given else None
-    loc, scale = (torch.as_tensor(v, dtype=dtype, device=device) for v in (mu, sigma))
+    loc, scale = _alike(mu, sigma)
     if not (scale > 0).all():
         raise ValueError(f"sigma must be positive, got {sigma}")
-    shape = (loc + scale).shape
-    return loc.expand(shape), scale.expand(shape)
+    return loc, scale
+
+
+def _wide(mu: Value, sigma: Value) -> tuple[torch.dtype, Tensor, Tensor]:
+    """Their dtype, and both in float64: variances are differences of nearly equal numbers."""
+    loc, scale = _law(mu, sigma)
+    return loc.dtype, loc.double(), scale.double()
+
+
+def _alike(first: Value, last: Value) -> tuple[Tensor, Tensor]:
+    """Both as tensors of one shape and one floating dtype."""
+    given = [v for v in (first, last) if isinstance(v, Tensor)]
+    dtype = torch.result_type(1.0 * first, last) if given else torch.float64
+    device = given[0].device if given else None
+    one, other = (torch.as_tensor(v, dtype=dtype, device=device) for v in (first, last))
+    shape = (one + other).shape
+    return one.expand(shape), other.expand(shape)
 
 
 def _symmetric(first: Tensor, mixed: Tensor, last: Tensor) -> Tensor:

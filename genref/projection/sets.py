@@ -143,8 +143,8 @@ def l1(
         Let $\rho \ge 0$. Of all $x$ with $\lVert x \rVert_1 \le \rho$ exactly one is nearest to
         $y \in \mathbb{R}^D$. It is $y$ if $\lVert y \rVert_1 \le \rho$. Otherwise its coordinates
         are $\operatorname{sign}(y_i) \max\{\lvert y_i \rvert - \theta, 0\}$, with any $\theta > 0$
-        that makes $\lVert x \rVert_1 = \rho$; there is one, and only one if $\rho > 0$. So $x$ is
-        then $\operatorname{sign}(y) \odot \rho\, \Pi_\Delta(\lvert y \rvert / \rho)$, where
+        that makes $\lVert x \rVert_1 = \rho$; there is one, and only one if $\rho > 0$. If $\rho > 0$,
+        then $x = \operatorname{sign}(y) \odot \rho\, \Pi_\Delta(\lvert y \rvert / \rho)$, where
         $\Pi_\Delta$ projects onto the simplex. For example, $(1.2, -0.6, 0.1)$ is projected to
         $(0.8, -0.2, 0)$ if $\rho = 1$.
 

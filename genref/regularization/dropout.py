@@ -101,10 +101,10 @@ def ridge(
         y: The targets.
         penalty: The weight $\lambda \ge 0$; it is positive where columns of $X$ are dependent.
     """
+    _checked(X, y)
     weight = torch.as_tensor(penalty, dtype=X.dtype, device=X.device)
     if not (weight >= 0).all():
         raise ValueError(f"penalty must not be negative, got {penalty}")
-    _checked(X, y)
     if _undetermined(X, weight):
         raise ValueError(f"penalty must be positive where columns are dependent, got {penalty}")
     return _minimiser(X, y, weight)
@@ -190,6 +190,8 @@ def _undetermined(X: Tensor, weight: Tensor) -> bool:
 
 def _checked(X: Tensor, y: Tensor, keep: float | Tensor = 1, w: Tensor | None = None) -> Tensor:
     """Returns the probability as a tensor, once all arguments fit."""
+    if not X.is_floating_point():
+        raise ValueError(f"X must have a floating dtype, got {X.dtype}")
     p = torch.as_tensor(keep, dtype=X.dtype, device=X.device)
     if not ((p > 0) & (p <= 1)).all():
         raise ValueError(f"keep must be in (0, 1], got {keep}")

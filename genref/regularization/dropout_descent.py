@@ -29,8 +29,8 @@ def gradient_covariance(
         \right),$$ where $|S|$ counts the different indices in $S$ that are at most $d$. It is zero
         if and only if each row of $X$ with one entry $x_{ij} \ne 0$ has $x_{ij} w_j = y_i$, and
         each row with more of them has $y_i = 0$, and $w_j = 0$ at all of them. So if some row has
-        two entries and a target that are not 0, the gradient has noise at the minimiser of the expected
-        loss too, even where some $w$ gives $y = X w$.
+        two entries and a target that are not 0, the gradient has noise at the minimiser of the
+        expected loss too, even where some $w$ gives $y = X w$.
 
     Arguments:
         X: The inputs, a row for each datum; memory grows like $(d + 1)^4$.
@@ -74,16 +74,17 @@ def stationary_covariance(
         step: The size $\alpha$ of a step.
     """
     alpha = torch.as_tensor(step, dtype=X.dtype, device=X.device)[..., None, None]
-    noise = alpha.square() * gradient_covariance(X, y, solution(X, y, keep), keep)
+    noise = alpha * gradient_covariance(X, y, solution(X, y, keep), keep)
     mean, covariance = _moments(X, y, keep)
-    still = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
-    kept = still - 2 * alpha * mean[..., :-1, :-1]
-    square = 4 * alpha[..., None, None].square() * covariance[..., :-1, :-1, :-1, :-1]
-    square = square + torch.einsum("...jk,...lm->...jklm", kept, kept)
-    matrix = square.movedim(-1, -3).flatten(-4, -3).flatten(-2)
-    if (torch.linalg.eigvalsh(matrix).abs() >= 1).any():
+    still, mean = torch.eye(X.shape[-1]).to(X), mean[..., :-1, :-1]
+    square = covariance[..., :-1, :-1, :-1, :-1] + torch.einsum("...jk,...lm->...jklm", mean, mean)
+    left = torch.einsum("...jk,lm->...jklm", mean, still)
+    right = torch.einsum("jk,...lm->...jklm", still, mean)
+    rest = 2 * (left + right) - 4 * alpha[..., None, None] * square
+    rest = rest.movedim(-1, -3).flatten(-4, -3).flatten(-2)  # of 1 - T, over alpha
+    share = alpha[..., 0] * torch.linalg.eigvalsh(rest)
+    if not ((share > 0) & (share < 2)).all():
         raise ValueError(f"step must be positive and small enough for a finite spread, got {step}")
-    rest = torch.kron(still, still) - matrix
     spread: Tensor = torch.linalg.solve(rest, noise.flatten(-2)[..., None])
     return spread.view_as(noise)
 

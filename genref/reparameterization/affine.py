@@ -80,7 +80,7 @@ r"""A vector $\sigma$, square matrices $S$, or a form that says what its tensors
 def log_abs_det(scale: Scale) -> Float[Tensor, "*batch"]:
     r"""Returns $\log|\det S|$, which is that of the Jacobian of $\mu + S z_0$."""
     column, _, inverse = _operator(scale)
-    return inverse()[1].to(column.dtype)
+    return inverse()[1].to((1.0 * column).dtype)
 
 
 def log_prob(
@@ -144,8 +144,9 @@ def cholesky_factor(scale: Float[Tensor, "*batch K M"]) -> Float[Tensor, "*batch
     Claim: x-reparam-nonunique
         Let $S$ and $T$ be non-singular and $z_0 \sim \mathcal{N}(0, I)$. Then $\mu + S z_0$ and
         $\mu + T z_0$ have the same law if and only if $T = S Q$ with $Q$ orthogonal. Exactly one of
-        these $T$ is lower triangular with a positive diagonal, the Cholesky factor of $S S^\top$;
-        its $2^K$ products with diagonal matrices of signs are all that are lower triangular.
+        these $T$ is lower triangular with a positive diagonal, the Cholesky factor $L$ of
+        $S S^\top$; its $2^K$ products $LD$ with diagonal matrices $D$ of signs are all that are
+        lower triangular.
     """
     R: Tensor = torch.linalg.qr(scale.mT).R
     pivots = R.diagonal(dim1=-2, dim2=-1)

@@ -573,7 +573,27 @@ def test_results_keep_dtype_and_shape(dtype):
 def test_numbers_count_as_doubles():
     assert objective(1.4, 1.9).dtype == DOUBLE
     assert objective(1.4, torch.tensor(1.9)).dtype == torch.float32
-    assert stochastic_gradient(1, 0, 3, torch.Generator().manual_seed(1)).shape == (2,)
+    drawn = stochastic_gradient(1, 0, 3, torch.Generator().manual_seed(1))
+    assert (drawn.dtype, drawn.shape) == (DOUBLE, (2,))
+
+
+@pytest.mark.usefixtures("untyped")
+def test_integer_tensors_are_not_cut_off():
+    mu, sigma = torch.tensor(1), torch.tensor(2)
+    for function in (objective, gradient, hessian, best_baseline, pathwise_covariance):
+        torch.testing.assert_close(function(mu, sigma), function(1.0, 2.0).float())
+    drawn = score_covariance(mu, sigma, 0.5)
+    torch.testing.assert_close(drawn, score_covariance(1.0, 2.0, 0.5).float())
+
+
+def test_small_variances_keep_their_digits_in_single_precision():
+    mu, sigma = torch.tensor(1.0), torch.tensor(1e-3)
+    exact = mu.double(), sigma.double()
+    close = lambda found, known: torch.testing.assert_close(found, known.float(), rtol=1e-5, atol=0)
+    close(pathwise_covariance(mu, sigma), pathwise_covariance(*exact))
+    for at in ((mu, sigma), exact):
+        found = score_covariance(*at, best_baseline(*exact)).diagonal()
+        close(found.float(), score_covariance(*exact, best_baseline(*exact)).diagonal())
 
 
 def test_gradients_flow():

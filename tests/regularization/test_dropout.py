@@ -614,6 +614,15 @@ def test_problems_without_a_single_minimiser_raise():
 
 
 @pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(("function", "count"), FUNCTIONS)
+def test_integers_raise(function, count):
+    _, y, w = example(2, 3)
+    words = "X must have a floating dtype, got torch.int64"
+    with pytest.raises(ValueError, match=words):
+        function(*(torch.tensor([[1, 0, 2], [3, 1, 1]]), y, w)[:count], 1.5)
+
+
+@pytest.mark.usefixtures("untyped")
 def test_other_noise_raises():
     words = "noise must be 'bernoulli' or 'gaussian', got 'normal'"
     with pytest.raises(ValueError, match=words):

@@ -259,6 +259,14 @@ def test_little_noise_is_accurate():
     torch.testing.assert_close(small, torch.from_numpy(slope), rtol=1e-3, atol=0)
 
 
+def test_small_steps_are_accurate_in_single_precision():
+    X, y, _ = example()
+    for step in (1e-4, 1e-9, 1e-20):
+        exact = stationary_covariance(X, y, 0.3, 1e-10) / 1e-10
+        single = stationary_covariance(X.float(), y.float(), 0.3, step) / step
+        torch.testing.assert_close(single.double(), exact, rtol=5e-3 if step > 1e-8 else 1e-5, atol=0)
+
+
 def test_a_step_without_a_finite_spread_raises():
     x, y, _ = example(4, 1)
     g, quartic = x.square().sum().item(), x.pow(4).sum().item()

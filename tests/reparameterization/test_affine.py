@@ -749,6 +749,12 @@ def test_the_condition_number_is_not_squared():
     assert by_factor == pytest.approx(-40 * math.log(2), abs=1e-2)
 
 
+@pytest.mark.usefixtures("untyped")
+def test_the_logarithm_for_integer_scales_is_not_cut_off():
+    for scale in (torch.tensor([2, -3]), Triangular(torch.tensor([[2, 9], [1, -3]]))):
+        torch.testing.assert_close(log_abs_det(scale), torch.tensor(math.log(6)))
+
+
 def hilbert(K, dtype):
     return 1 / (torch.arange(K, dtype=dtype)[:, None] + torch.arange(K) + 1)
 

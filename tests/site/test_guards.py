@@ -217,3 +217,9 @@ def test_constraints_pin_everything_and_torch_without_a_local_label():
     lines = (ROOT / "constraints.txt").read_text().split()
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert "torch==2.13.0" in lines
+
+
+def test_a_folded_block_has_its_text_below_its_title():
+    """On the line of the title it would be shown as it stands, and the block would not fold."""
+    for path in pages():
+        assert not re.findall(r'^ *\?\?\?\+? \w+(?: "[^"\n]*")[ \t]+\S.*', path.read_text(), re.M), path
