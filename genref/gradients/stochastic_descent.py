@@ -54,8 +54,8 @@ def mean(mu: Value, sigma: Value, order: int = 0) -> Float[Tensor, "*batch"]:
         sigma: The standard deviation of $X$, positive.
         order: The order $k \ge 0$ of the derivative.
     """
-    if order < 0:
-        raise ValueError(f"order must be at least 0, got {order}")
+    if not isinstance(order, int) or order < 0:
+        raise ValueError(f"order must be a whole number, at least 0, got {order}")
     mu, sigma = _law(mu, sigma)
     turned = mu + order * math.pi / 2
     wave = mu * turned.sin() + (sigma**2 - order) * turned.cos()

@@ -252,7 +252,7 @@ def _check(p: Any, start: int, goal: int, games: int = 0, q: Any = 0.5, runs: in
             raise ValueError(f"{name} must lie between 0 and 1, got {chance}")
     least = {"start": (start, 1), "goal": (goal, 2), "games": (games, 0), "runs": (runs, 2)}
     for name, (number, lowest) in least.items():
-        if not number >= lowest or number % 1:
+        if not hasattr(number, "__index__") or number < lowest:
             raise ValueError(f"{name} must be a whole number, at least {lowest}, got {number}")
     if start >= goal:
         raise ValueError(f"start must be less than goal = {goal}, got {start}")

@@ -513,7 +513,7 @@ def test_a_deviation_that_is_not_positive_raises(sigma):
 
 @pytest.mark.usefixtures("untyped")
 def test_a_negative_order_raises():
-    with pytest.raises(ValueError, match="order must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="order must be a whole number, at least 0, got -1"):
         mean(0.3, 0.7, -1)
 
 

@@ -796,6 +796,7 @@ def test_the_error_of_a_tiny_chance_does_not_underflow():
         ({"p": math.nan}, "p must lie between 0 and 1, got nan"),
         ({"start": 0}, "start must be a whole number, at least 1, got 0"),
         ({"start": 99.5}, "start must be a whole number, at least 1, got 99.5"),
+        ({"start": 100.0}, "start must be a whole number, at least 1, got 100.0"),
         ({"start": 200}, "start must be less than goal = 200, got 200"),
         ({"start": 1, "goal": 1}, "goal must be a whole number, at least 2, got 1"),
         ({"goal": 200.5}, "goal must be a whole number, at least 2, got 200.5"),
