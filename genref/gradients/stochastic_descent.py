@@ -54,7 +54,7 @@ def mean(mu: Value, sigma: Value, order: int = 0) -> Float[Tensor, "*batch"]:
         sigma: The standard deviation of $X$, positive.
         order: The order $k \ge 0$ of the derivative.
     """
-    if not isinstance(order, int) or order < 0:
+    if order < 0 or order % 1:
         raise ValueError(f"order must be a whole number, at least 0, got {order}")
     mu, sigma = _law(mu, sigma)
     turned = mu + order * math.pi / 2
