@@ -28,6 +28,7 @@ PINS = {
     "MPLBACKEND": "Agg",
     "TZ": "UTC",
     "LC_ALL": "C.UTF-8",
+    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",  # torch.optim makes it: in the folder of the program
 }
 if platform.machine() in ("x86_64", "AMD64"):
     PINS |= {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "COMPATIBLE", "OPENBLAS_CORETYPE": "Haswell"}
