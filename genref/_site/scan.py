@@ -144,21 +144,26 @@ def line_of(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
-def docstrings(path: Path) -> Iterator[tuple[str, int]]:
+def docstrings(path: Path) -> tuple[tuple[str, int], ...]:
     """The docstrings of a module, as written and without their indentation, with the line each begins on."""
-    lines = path.read_text().splitlines()
     try:
-        tree = ast.parse("\n".join(lines))
+        return _docstrings(path.read_text())
     except SyntaxError:
-        return  # the collector names it
-    for node in ast.walk(tree):
+        return ()  # the collector names it
+
+
+@cache
+def _docstrings(source: str) -> tuple[tuple[str, int], ...]:
+    lines, found = source.splitlines(), []
+    for node in ast.walk(ast.parse("\n".join(lines))):
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         if ast.get_docstring(node, clean=False) is not None:
             value = node.body[0].value  # type: ignore[attr-defined]
             raw = "\n".join(lines[value.lineno - 1 : value.end_lineno])
             first, *rest = re.sub(r"^\s*\w?(\"\"\"|''')|(\"\"\"|''')\s*$", "", raw).split("\n")
-            yield first.strip() + "\n" + textwrap.dedent("\n".join(rest)), value.lineno
+            found.append((first.strip() + "\n" + textwrap.dedent("\n".join(rest)), value.lineno))
+    return tuple(found)
 
 
 CLAIM = re.compile(r"^Claim: *(\S+) *\n((?:[ \t]+.*\n?|[ \t]*\n)+)", re.M)

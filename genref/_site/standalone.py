@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 from genref._site.scan import Fault
@@ -20,7 +21,9 @@ def bound(node: ast.stmt) -> list[str]:
     return [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
 
 
+@cache
 def used(node: ast.AST) -> set[str]:
+    """The names in a piece of source."""
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
@@ -48,6 +51,13 @@ def plain(source: str) -> str:
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new.encode() + text[end:]
     return text.decode()
+
+
+@cache
+def parts(source: str) -> tuple[dict[str, ast.stmt], list[str]]:
+    """What the top level of a module binds, and the lines of its plain form; read once for all snippets."""
+    text = plain(source)
+    return {each: node for node in ast.parse(text).body for each in bound(node)}, text.splitlines()
 
 
 class Inliner:
@@ -80,12 +90,10 @@ class Inliner:
             self.fail(f"no module {module}; import from the stem that defines {name}")
             return
         try:
-            source = plain(file.read_text())
+            home, lines = parts(file.read_text())
         except SyntaxError:
             self.fail(f"{module} does not parse; mend it")
             return
-        tree, lines = ast.parse(source), source.splitlines()
-        home = {each: node for node in tree.body for each in bound(node)}
         if name not in home:
             self.fail(f"{module} does not define {name}")
             return
