@@ -147,13 +147,13 @@ def gaps(
         amortised: The bounds $L(q_{\phi,i}; x_i)$ of the encoder, at most `best`.
     """
     log_p, top, value = _tensors(log_evidence, best, amortised)
-    slack = torch.finfo(log_p.dtype).eps ** 0.5 * (1 + log_p.abs())
+    eps = torch.finfo(log_p.dtype).eps
+    slack = eps**0.5 + 64 * eps * log_p.abs()
     result = Gaps(log_p - top, top - value)
-    names = ("best", "log_evidence"), ("amortised", "best")
-    for (name, above), gap in zip(names, result, strict=True):
+    names = {"best": "log_evidence", "amortised": "best"}
+    for (name, cap), gap in zip(names.items(), result, strict=True):
         if not (gap.isfinite() & (gap >= -slack)).all():
-            said = f"finite and at most {above}, got a gap of {gap.min():g}"
-            raise ValueError(f"{name} must be {said}")
+            raise ValueError(f"{name} must be finite and at most {cap}, got a gap of {gap.min():g}")
     return result
 
 

@@ -147,9 +147,9 @@ def m_step(
         so only for this $q$ is false.
 
         If the decoder ignores $z$, the two have the same maximisers under every $q$ for which
-        $E_q \log p(z)$ is finite. With $z \sim \mathcal{N}(0, 1)$, $x \sim \mathcal{N}(\theta, 1)$, $x = 2$ and
-        $q = \mathcal{N}(5, 0.01)$ both are greatest at $\theta = 2$, and the divergence of $q$ from
-        the posterior is 14.307585.
+        $E_q \log p(z)$ is finite. With $z \sim \mathcal{N}(0, 1)$,
+        $x \sim \mathcal{N}(\theta, 1)$, $x = 2$ and $q = \mathcal{N}(5, 0.01)$ both are greatest
+        at $\theta = 2$, and the divergence of $q$ from the posterior is 14.307585.
 
         Now let $x \sim \mathcal{N}(\theta z, 1)$ given $z$, still with $x = 2$. The likelihood is
         greatest at $\theta = \pm \sqrt 3$, and $E_q \log p_\theta(x, z)$ at

@@ -74,9 +74,9 @@ def alignment(
 ) -> Float[Tensor, "*batch d d"]:
     r"""Returns the orthogonal $R$ for which $\lVert WR - W' \rVert_F$ is least.
 
-    It is zero if and only if the two weights give the same law of $x$ in linear-Gaussian models of
-    equal noise. With $W^\top W' = U S V^\top$ the matrix is $U V^\top$, unique if no singular value
-    is zero.
+    This least distance is zero if and only if the two weights give the same law of $x$ in
+    linear-Gaussian models of equal noise. With $W^\top W' = U S V^\top$ the matrix is $U V^\top$,
+    unique if no singular value is zero.
 
     Arguments:
         W: Weights of a linear decoder.

@@ -41,11 +41,11 @@ def bound(log_w: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
 
     Claim: x-iwae-extreme
         Let the $\log w_j$ be at most 1000 numbers in float32, all between $-10^4$ and $10^4$. Then
-        $\log \tfrac1K \sum_j w_j$ is computed
-        with an error of at most $5 \cdot 10^{-4}$, half a unit in the last place of $10^4$, and the
-        derivative with respect to $\log w_j$, which is $\tilde w_j = w_j / \sum_i w_i$, with one of
-        at most $10^{-6}$. A weight of zero adds nothing and has the derivative zero. If all
-        weights are zero, the value is $-\infty$ and every derivative is zero.
+        $\log \tfrac1K \sum_j w_j$ is computed with an error of at most $5 \cdot 10^{-4}$, half a
+        unit in the last place of $10^4$, and the derivative with respect to $\log w_j$, which is
+        $\tilde w_j = w_j / \sum_i w_i$, with one of at most $10^{-6}$. A weight of zero adds
+        nothing and has the derivative zero. If all weights are zero, the value is $-\infty$ and
+        every derivative is zero.
 
     Claim: x-iwae-softmax-loss
         For positive weights with the shares $\tilde w_j = w_j / \sum_i w_i$,
@@ -188,14 +188,16 @@ def doubly_reparameterized(
 
     Claim: x-iwae-stl-bias
         Let $z_j = g_\phi(\epsilon_j)$ with independent $\epsilon_j$ have the density $q_\phi$ with
-        the score $s_j = \partial_\phi \log q_\phi(z_j)$, let $w > 0$ and let $\partial_\phi L_K$ be
-        the mean of $\partial_\phi \log \tfrac1K \sum_j w_j$. Drop the score: hold $\phi$ constant
-        in $\log w$, so that it acts through $z$ alone. The gradient then has the mean
+        the score $s_j = \partial_\phi \log q_\phi(z_j)$ with a finite $E |s|$, let $w > 0$ and let
+        $\partial_\phi L_K$ be the mean of $\partial_\phi \log \tfrac1K \sum_j w_j$. Drop the score:
+        hold $\phi$ constant in $\log w$, so that it acts through $z$ alone. The gradient then has
+        the mean
         $$\partial_\phi L_K + E \sum_j \tilde w_j s_j, \qquad \tilde w_j = w_j / \sum_i w_i .$$
-        The second term is $E\, s = 0$ for $K = 1$. If $E |s|$ and $E\, w |s|$ are finite and $q$
-        covers the posterior, it tends to
-        $E_{p(z \mid x)}\, s = -\partial_\phi \mathrm{KL}(p(z \mid x) \Vert q_\phi)$ as
-        $K \to \infty$.
+        For $K = 1$ the second term is $E\, s$. This is 0 if $\int q_\phi\, dz$ may be
+        differentiated under the integral. If $E\, w |s|$ is finite and $q$ covers the posterior,
+        the second term tends to $E_{p(z \mid x)}\, s$ as $K \to \infty$. This is
+        $-\partial_\phi \mathrm{KL}(p(z \mid x) \Vert q_\phi)$ if the divergence may be
+        differentiated under its integral.
 
     Arguments:
         log_weight: From samples to $\log w_j$, one for each sample.

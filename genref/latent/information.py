@@ -5,6 +5,7 @@ losses, of the same shape, holds $l(x, y)$ for the decoder's output at the code 
 """
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import torch
@@ -35,6 +36,7 @@ def cross_entropy(
         raise ValueError(f"x must be 0 or 1, got values from {x.min():g} to {x.max():g}")
     if not ((x_hat >= 0) & (x_hat <= 1)).all():
         raise ValueError(f"x_hat must be in [0, 1], got {x_hat.min():g} to {x_hat.max():g}")
+    _check_size("x_hat", x_hat.shape[-1:], x.shape[-1:])
     x, x_hat = x[..., :, None, :], x_hat[..., None, :, :]
     log_r: Tensor = torch.xlogy(x, x_hat) + torch.special.xlog1py(1 - x, -x_hat)
     return -log_r.sum(-1)
@@ -95,6 +97,7 @@ def information_bound(
             $\sum_x e^{-l(x, y)}$ must be at most 1, as it is for `cross_entropy`.
     """
     _check_law("joint", joint, 2)
+    _check_size("loss", loss.shape[-2:], joint.shape[-2:])
     most = excess(loss).max()
     if not most <= torch.finfo(loss.dtype).eps ** 0.5:
         raise ValueError(f"loss must have an excess of at most 0, got {most:g}: it is no bound")
@@ -114,6 +117,7 @@ def views(
     """
     _check_law("datum", datum, 1)
     _check_law("augmentation", augmentation, 1)
+    _check_size("augmentation", augmentation.shape[-2:-1], datum.shape[-1:])
     return augmentation.mT @ (datum[..., None] * augmentation)
 
 
@@ -147,21 +151,26 @@ def contrastive_bound(
 
     Arguments:
         joint: The numbers $p(z, z')$.
-        score: The numbers $t(z, z')$; $-\infty$ stands for $e^t = 0$, but not in all of a row.
+        score: The numbers $t(z, z')$; $-\infty$ stands for $e^t = 0$, but not in all of a row. If
+            a pair that occurs has it, the result is $-\infty$.
         terms: The number $M \ge 1$ of terms in the denominator, the positive one among them.
     """
     _check_law("joint", joint, 2)
-    top = score.amax(-1, keepdim=True)
+    _check_size("score", score.shape[-2:], joint.shape[-2:])
+    top = score.amax(-1)
     if not top.isfinite().all():
         raise ValueError(f"score must have a finite maximum in each row, got {top.min():g}")
     if terms < 1:
         raise ValueError(f"terms must be at least 1, got {terms}")
-    w = (score - top).exp()
     counts, chance = _draws(joint.sum(-2), terms - 1)
-    mean = (w[..., None] + (w @ counts.mT)[..., None, :]) / terms
-    value = (score - top)[..., None] - mean.log()
+    live = score > -math.inf
+    negatives = (score[..., None, :] + counts.log()).where(live[..., None, :], -math.inf)
+    none = (negatives == -math.inf).all(-1)
+    others = negatives.where(~none[..., None], 0).logsumexp(-1).where(~none, -math.inf)
+    positive = score.where(live, 0)[..., None]
+    value = positive - torch.logaddexp(positive, others[..., None, :]) + math.log(terms)
     mass = joint[..., None] * chance[..., None, None, :]
-    return (mass * value.where(mass > 0, 0)).sum((-3, -2, -1))
+    return (mass * value.where(live[..., None], -math.inf).where(mass > 0, 0)).sum((-3, -2, -1))
 
 
 def _draws(p: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -172,6 +181,11 @@ def _draws(p: Tensor, number: int) -> tuple[Tensor, Tensor]:
     counts = torch.tensor(bars, dtype=p.dtype, device=p.device).diff() - 1
     ways = math.lgamma(number + 1) - torch.lgamma(counts + 1).sum(-1)
     return counts, (ways + torch.xlogy(counts, p[..., None, :]).sum(-1)).exp()
+
+
+def _check_size(name: str, size: Sequence[int], wanted: Sequence[int]) -> None:
+    if size != wanted:
+        raise ValueError(f"{name} must match the size {tuple(wanted)}, got {tuple(size)}")
 
 
 def _check_law(name: str, p: Tensor, dims: int) -> None:

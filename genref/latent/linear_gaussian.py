@@ -198,7 +198,8 @@ class LinearGaussian:
         if x.shape[-1] != D:
             raise ValueError(f"x must have {D} coordinates, a row of W each, got {x.shape[-1]}")
         A, sigma = self._design()
-        return A, F.pad((x - self.mean) / sigma, (0, d)), sigma.log().sum(-1)
+        mean = torch.as_tensor(self.mean, dtype=x.dtype, device=x.device)
+        return A, F.pad((x - mean) / sigma, (0, d)), sigma.log().sum(-1)
 
 
 def maximum_likelihood(x: Float[Tensor, "n D"], d: int) -> LinearGaussian:

@@ -159,6 +159,8 @@ def law(
         raise ValueError(f"log_q must be of probabilities, got a sum that is off by {error:g}")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
+    if log_w.shape[-1] != q.shape[-1]:
+        raise ValueError(f"log_w must have {q.shape[-1]} values of z, got {log_w.shape[-1]}")
     log_w = log_w.where(log_q > -math.inf, -math.inf)
     _check_weights("log_w", log_w)
     x = _steps(log_w, samples)

@@ -1,15 +1,9 @@
-"""A latent with four values under every weight of the divergence, and when latents collapse."""
+"""A latent with four values under every weight of the divergence."""
 
 # --8<-- [start:setup]
 import torch
 
-from genref.latent.beta import (
-    collapse_threshold,
-    loss,
-    optimal_loss,
-    optimal_posterior,
-    squared_weights,
-)
+from genref.latent.beta import loss, optimal_loss, optimal_posterior
 
 prior = torch.tensor([0.05, 0.15, 0.35, 0.45])
 likelihood = torch.tensor([0.80, 0.50, 0.30, 0.05])
@@ -76,31 +70,9 @@ def figure_bound(ax):
 
 # --8<-- [end:figure_bound]
 
-
-# --8<-- [start:figure_collapse]
-def figure_collapse(ax):
-    """Two staircases that fall from five surviving latents to none as beta grows. With fixed noise
-    the steps are at one half, one, two, four and eight, the eigenvalues. With learnt noise all lie
-    between one and three, the first of them at one.
-    """
-    eigenvalues = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5])
-    beta = torch.logspace(-0.6, 1.3, 800)
-    fixed = squared_weights(eigenvalues, 1.0, beta)
-    alive = collapse_threshold(eigenvalues) > beta[:, None]
-    ax.semilogx(beta, (fixed > 0).sum(1), color="C0", label=r"noise fixed at $\sigma^2=1$")
-    ax.semilogx(beta, alive.sum(1), "--", color="C1", label="noise learnt")
-    ax.plot(eigenvalues, torch.arange(5) + 0.5, "o", color="C0", label=r"$\lambda_i/\sigma^2$")
-    ax.set(xlabel=r"$\beta$", ylabel="latents that survive")
-    ax.set(xticks=[0.5, 1, 2, 4, 8, 16], xticklabels=["1/2", 1, 2, 4, 8, 16])
-    ax.minorticks_off()
-    ax.legend()
-
-
-# --8<-- [end:figure_collapse]
-
 if __name__ == "__main__":
     import matplotlib.pyplot as plt
 
-    for draw in (figure, figure_bound, figure_collapse):
+    for draw in (figure, figure_bound):
         draw(plt.figure(layout="constrained").gca())
     plt.show()

@@ -122,9 +122,9 @@ def figure_laws(fig):
 
 # --8<-- [start:figure_touch]
 def figure_touch(fig):
-    """The evidence over theta, and three bounds below it. The first touches it at 0.5 and is highest
-    at 1.11, where the second touches it; that one is highest at 1.38, where the third does. At each
-    touching point the slopes agree.
+    """The evidence over theta, and three bounds below it. The first touches it at 0.5 and is
+    highest at 1.11, where the second touches it; that one is highest at 1.38, where the third does.
+    At each touching point the slopes agree.
     """
     ax = fig.subplots()
     theta = torch.linspace(0, 2.6, 66)

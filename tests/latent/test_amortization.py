@@ -598,6 +598,7 @@ def test_numbers_are_welcome():
 
 def test_rounding_is_forgiven():
     assert gaps(-1.0, -1.0 + 1e-7, -1.0 + 1e-7).approximation < 0
+    assert gaps(-1e4, -1e4 + 0.01, -1e4).approximation < 0
 
 
 @pytest.mark.usefixtures("untyped")
@@ -606,6 +607,7 @@ def test_rounding_is_forgiven():
     [
         (lambda: gaps(-1.0, -0.5, -2.0), BEST + "a gap of -0.5"),
         (lambda: gaps(-1.0, -2.0, -1.5), AMORTISED + "a gap of -0.5"),
+        (lambda: gaps(-1e4, -9999.5, -1.1e4), BEST + "a gap of -0.5"),
         (
             lambda: gaps(torch.tensor([-1.0, -1.0]), torch.tensor([-2.0, -math.inf]), -math.inf),
             BEST + "a gap of 1",

@@ -1,5 +1,7 @@
 import cmath
 import math
+from fractions import Fraction
+from itertools import permutations
 from pathlib import Path
 from runpy import run_path
 
@@ -186,6 +188,17 @@ def test_orbit(evidence, h=swirl, align=alignment):
         score @ weight / weight.sum(0),
         bound=1e-7,
         oracle="a posterior mean of the first model",
+    )
+
+    prior = [Fraction(mass, 9) for mass in (2, 1, 2, 3, 1)]
+    decode = torch.randperm(5, generator=g).tolist()
+    law_of_x = dict(zip(decode, prior, strict=True))
+    every = list(permutations(range(5)))
+    keep = [turn for turn in every if all(prior[turn[z]] == prior[z] for z in range(5))]
+    evidence.exact(
+        {other for other in every if all(law_of_x[other[z]] == prior[z] for z in range(5))},
+        {tuple(decode[turn.index(z)] for z in range(5)) for turn in keep},
+        oracle="a decoder of five values after the permutations that keep the prior",
     )
 
     for D, d, rank in ((4, 3, 3), (5, 2, 2), (3, 3, 3), (2, 3, 2), (5, 3, 1)):

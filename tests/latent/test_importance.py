@@ -275,6 +275,13 @@ def test_monotone(evidence, estimate=bound):
             bound=0.0,
             oracle="the logarithm of the covered mass",
         )
+    joint = joint * torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=DOUBLE)
+    evidence.numeric(
+        [enumerated(estimate, joint, law(evidence.generator, 4), K) for K in (1, 2, 3)],
+        torch.full((3,), -torch.inf, dtype=DOUBLE),
+        bound=0.0,
+        oracle="all weights can be zero",
+    )
     for w in (STATED, two_weights(evidence.generator)):
         evidence.numeric(
             extrapolated([w.mean(estimate, n) for n in (32, 64, 128, 256, 512)]),
@@ -895,6 +902,15 @@ def test_dropped_score(evidence, estimate=bound):
                 bound=1e-8,
                 oracle="the integral for the bound, differentiated",
             )
+    width = 0.6 + torch.rand((), generator=evidence.generator, dtype=DOUBLE)
+    edge = width.clone().requires_grad_()
+    z = edge * (torch.arange(100, dtype=DOUBLE)[:, None] + 0.5) / 100
+    evidence.numeric(
+        torch.autograd.grad(estimate(z + width.log()).mean(), edge)[0],
+        (1 / 2 + 1 / width) - 1 / width,
+        bound=1e-12,
+        oracle="z uniform up to phi and p(x, z) = exp(z): L_1 = phi / 2 + log phi, s = -1 / phi",
+    )
     at = [torch.tensor(v.item(), dtype=DOUBLE, requires_grad=True) for v in (model.phi, model.tau)]
     centre = (model.theta + model.x) / 2
     divergence = at[1] + ((centre - at[0]).square() + 0.5) * (-2 * at[1]).exp() / 2

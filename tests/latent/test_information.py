@@ -390,6 +390,43 @@ def test_zeros_of_a_table_cost_nothing():
     assert information_bound(joint.roll(1, 0), loss).item() == -math.inf
 
 
+def test_pairs_of_weight_zero():
+    law, score = torch.full((2, 2), 0.25, requires_grad=True), torch.eye(2).log()
+    for terms in (1, 2, 4):
+        assert contrastive_bound(law, score, terms) == -math.inf
+    same = torch.eye(2) / 2
+    score = torch.tensor([[0.0, -math.inf], [-math.inf, 3.0]], requires_grad=True)
+    value = contrastive_bound(same, score, 5)
+    assert value.isfinite()
+    (slope,) = torch.autograd.grad(value, score)
+    assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_far_apart_do_not_underflow(dtype):
+    law = torch.tensor([[0.3, 0.2], [0.1, 0.4]], dtype=dtype)
+    score = torch.tensor([[0.0, -900.0], [7000.0, 8000.0]], dtype=dtype)
+    assert contrastive_bound(law, score, 1) == 0
+    unequal = 0.3 * 0.6 + 0.2 * 0.4 + 0.1 * 0.6 + 0.4 * 0.4
+    exact = unequal * math.log(2) - 0.2 * 0.4 * 900 - 0.1 * 0.6 * 1000
+    found = contrastive_bound(law, score, 2)
+    assert abs(found.item() - exact) < 1e-4
+
+
+@pytest.mark.usefixtures("untyped")
+def test_sizes_that_differ_raise():
+    x, half = torch.tensor([[0.0], [1.0]]), torch.full((2, 2), 0.25)
+    calls = {
+        r"x_hat must match the size \(1,\), got \(3,\)": lambda: cross_entropy(x, torch.ones(2, 3)),
+        r"loss must match the size \(2, 2\), got \(2, 1\)": lambda: information_bound(half, x),
+        r"score must match the size \(2, 2\), got \(2, 1\)": lambda: contrastive_bound(half, x, 2),
+        r"augmentation must match the size \(1,\)": lambda: views(torch.ones(1), 2 * half),
+    }
+    for words, call in calls.items():
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
 @pytest.mark.usefixtures("untyped")
 def test_bad_arguments_raise():
     half = torch.full((2, 2), 0.25)

@@ -642,6 +642,13 @@ def test_a_variance_is_a_number_or_one_for_each_coordinate():
     torch.testing.assert_close(found[:, 0], expected)
 
 
+def test_parameters_take_the_dtype_of_the_weights_and_the_data():
+    W, variance, mean, x = problem(torch.Generator().manual_seed(2), 4, 2)
+    model = LinearGaussian(W.float(), variance, mean)
+    for found in (model.log_evidence(x.float()), model.posterior(x.float()).loc):
+        assert found.dtype == torch.float32
+
+
 def test_gradients_are_those_of_the_dense_law():
     W, variance, mean, x = problem(torch.Generator().manual_seed(3), 4, 2)
     leaves = [leaf.requires_grad_() for leaf in (W, variance, mean, x)]

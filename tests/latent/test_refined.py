@@ -704,6 +704,7 @@ def test_bad_arguments_raise():
         "samples must be at least 1, got 0": lambda: law(log_q, log_w, 0),
         off: lambda: law(torch.zeros(2), log_w, 2),
         zero: lambda: resample(none),
+        "log_w must have 2 values of z, got 1": lambda: law(log_q, log_w[:1], 2),
         shapes: lambda: sample(torch.zeros(3), log_w),
         "samples must be 2 or more": lambda: density(log_q, log_w, log_w.view(1, 1, 2)),
         flat: lambda: density(log_q, log_w, torch.zeros(2, 5)),
