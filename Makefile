@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/installed
+PEERS := .cache/peers
 export NO_MKDOCS_2_WARNING := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help site test serve verify update lock clean distclean setup
+.PHONY: help site test serve verify update lock peers clean distclean setup
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
@@ -41,6 +42,15 @@ lock: setup ## refresh constraints.txt, but for torch
 	@.cache/lock/bin/python -m pip install --quiet --constraint .cache/lock/torch.txt '.[site,test]' hatchling
 	@.cache/lock/bin/python -m pip freeze --exclude genref | sed 's/+[a-z0-9]*$$//' > constraints.txt
 	@rm -rf .cache/lock && git --no-pager diff --stat constraints.txt
+
+peers: ## measure other libraries of flows beside ours, write docs/flows/peers.json
+	@want="$$(cat tests/flows/peers.txt constraints.txt | cksum) $(CURDIR) $(PYTHON)"; \
+	[ "$$(cat $(PEERS)/installed 2>/dev/null)" = "$$want" ] || { \
+	rm -rf $(PEERS) && $(PYTHON) -m venv $(PEERS) && \
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement tests/flows/peers.txt && \
+	echo "$$want" > $(PEERS)/installed; }
+	@PYTHONPATH=. $(PEERS)/bin/python -W ignore tests/flows/peers.py docs/flows/peers.json 41
+	@echo "make update shows the record on the page"
 
 clean: ## remove what builds made, but for the store of results
 	@rm -rf site dist build .coverage* .pytest_cache .mypy_cache .ruff_cache .cache/site .cache/junit.xml
