@@ -123,12 +123,20 @@ def wait_for(address, words, seconds):
 def test_the_index_of_the_search_is_cut_until_it_fits():
     chance = random.Random(3)
     texts = [" ".join(f"word{chance.randrange(10**6)}" for _ in range(900)) for _ in range(3)]
-    index = json.dumps({"docs": [{"title": "T", "text": f"<p>{text}</p>"} for text in texts]})
+    places = ["p/", "p/#part", "p/#claim-some"]
+    index = json.dumps(
+        {"docs": [{"location": p, "tags": ["t"], "text": f"<p>{t}</p>"} for p, t in zip(places, texts, strict=True)]}
+    )
     whole, less = json.loads(lean(index, 10**6)), json.loads(lean(index, 3000))
-    assert all(4980 < len(section["text"]) < 5010 for section in whole["docs"])
+    assert [section.get("tags") for section in whole["docs"]] == [["t"], None, None]
+    *plain, claim = [len(section["text"]) for section in whole["docs"]]
+    assert all(4980 < length < 5010 for length in plain)
+    assert claim == len(texts[2])
     assert len(gzip.compress(json.dumps(less, ensure_ascii=False).encode())) < 3100
+    *plain, claim = [len(section["text"]) for section in less["docs"]]
+    assert claim > 3 * max(plain)
     for section, text in zip(less["docs"], texts, strict=True):
-        assert 100 < len(section["text"]) < 2010
+        assert section["text"] != text
         assert section["text"].endswith(" …")
         assert text.startswith(section["text"].removesuffix("…"))
 
