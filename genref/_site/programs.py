@@ -250,7 +250,13 @@ class Collector:
         """The stems to read first exist, and the questions are those that the page's claims answer."""
         if not (match := re.match(r"---\n(.*?)\n---\n", text, re.S)):
             return
-        meta, stem = yaml.safe_load(match[1]) or {}, path.removeprefix("docs/").removesuffix(".md")
+        try:
+            meta = yaml.safe_load(match[1]) or {}
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 2 if error.problem_mark else 1
+            self.fail(path, line, f"front matter cannot be read: {error.problem}; put the value in quotes")
+            return
+        stem = path.removeprefix("docs/").removesuffix(".md")
         lines = {
             name: scan.line_of(text, text.index(f"\n{name}:") + 1) for name in ("needs", "answers") if name in meta
         }

@@ -217,6 +217,13 @@ def test_front_matter_names_pages_and_questions_that_are_there(checkout):
     ]
 
 
+def test_front_matter_that_cannot_be_read_is_named_with_its_line(checkout):
+    _, faults = collected(checkout, "---\ntags: [a]\ndescription: One: two\n---\n# Page\n")
+    assert faults == [
+        "docs/a.md:3: front matter cannot be read: mapping values are not allowed here; put the value in quotes"
+    ]
+
+
 def test_sections_of_snippets_are_read_and_their_faults_named(checkout):
     def shows(*lines):
         return f'{TICKS}python title="snippets/toy/a.py"\n' + "".join(f"{line}\n" for line in lines) + f"{TICKS}\n"
