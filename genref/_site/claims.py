@@ -55,6 +55,8 @@ def mutant(test: Callable[..., object], name: str, *, of: str | None = None) -> 
     """Registers a wrong version of the object under test; `of` names the parameter where a test has several."""
     defaulted = [p.name for p in inspect.signature(test).parameters.values() if p.default is not p.empty]
     parameter = of or (defaulted[0] if len(defaulted) == 1 else "")
+    if not defaulted:
+        raise ValueError(f"{test.__name__} has no defaulted parameter; give it what is under test, as in f=f")
     if parameter not in defaulted:
         raise ValueError(
             f"of={of!r}: {test.__name__} has the defaulted parameters {defaulted}; name the one to replace"

@@ -129,7 +129,9 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
 def _before_search(context: dict[str, Any], /, page: Page, **_: Any) -> dict[str, Any]:
     """Shows the search the words of a page, each claim as a section of its own, and no drawings, code or evidence."""
     page.meta["whole"] = page.content
-    page.content = CLAIM.sub(r"\1><h2 \2>\3</h2>", UNSEARCHED.sub("", page.content or ""))
+    answers = f"</h1><p>{' '.join(page.meta['answers'])}.</p>" if page.meta.get("answers") else "</h1>"
+    shown = UNSEARCHED.sub("", page.content or "").replace("</h1>", answers, 1)
+    page.content = CLAIM.sub(r"\1><h2 \2>\3</h2>", shown)
     return context
 
 

@@ -87,7 +87,11 @@ class _Coupling(nn.Module, ABC):
             raise ValueError(f"{name} must have {wanted}, got {tuple(x.shape)}")
         ordered = x if self.in_order else x.index_select(self.dim, self.order)
         kept, moved = self._swapped(*ordered.split_with_sizes(self.sizes, self.dim))
-        told = self.net(kept)
+        try:
+            told = self.net(kept)
+        except RuntimeError as error:
+            given = f"the kept coordinates alone, {tuple(kept.shape)} of {kept.dtype}"
+            raise ValueError(f"net must take {given}: {error}") from error
         shape = (*x.shape[: self.dim], self._outputs(self.moved))
         if told.shape != shape:
             raise ValueError(f"net must return the shape {shape}, got {tuple(told.shape)}")
@@ -264,7 +268,9 @@ class Flow(nn.Module):
 
     Arguments:
         layers: $g_1, \dots, g_n$, from the latent point to the data. A flow is a layer too.
-        base: The law of $Z$, whose events are points, such as `Independent(Normal(...), 1)`.
+        base: The law of $Z$, whose events are points, such as `Independent(Normal(...), 1)`, of the
+            layers' dtype and device. It is no part of the module: make it again after `.double()`
+            or `.to(device)`, and give its parameters, if it has any, to the optimiser yourself.
     """
 
     def __init__(self, layers: Iterable[Layer], base: Distribution) -> None:

@@ -156,5 +156,8 @@ def _number(
 
 
 def _check(name: str, p: Tensor) -> None:
+    if not p.is_floating_point():
+        raise ValueError(f"{name} must be floating, got {p.dtype}")
     if not ((p >= 0) & p.isfinite()).all():
-        raise ValueError(f"{name} must be finite and not negative, got {p.min():g} to {p.max():g}")
+        got = f"got {p.min():g} to {p.max():g}"
+        raise ValueError(f"{name} must be finite and not negative (clamp rounded zeros), {got}")

@@ -663,6 +663,14 @@ LINEAR = nn.Linear(2, 4)
             "x must have 4 coordinates, got ()",
         ),
         (
+            lambda: Affine(mask(4), nn.Linear(4, 4)).to_data(torch.ones(5, 4)),
+            "net must take the kept coordinates alone, (5, 2) of torch.float32",
+        ),
+        (
+            lambda: Affine(mask(4), nn.Linear(2, 4)).to_data(torch.ones(5, 4).double()),
+            "net must take the kept coordinates alone, (5, 2) of torch.float64",
+        ),
+        (
             lambda: Affine(mask(4), nn.Linear(2, 2)).to_data(torch.ones(5, 4)),
             "net must return the shape (5, 4), got (5, 2)",
         ),

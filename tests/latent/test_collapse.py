@@ -488,6 +488,8 @@ def test_what_is_no_spectrum_raises():
         for bad in ([-0.1, 1.1], [math.nan, 0.5], [math.inf, 0.5]):
             with pytest.raises(ValueError, match="eigenvalues must be finite and not negative"):
                 call(torch.tensor(bad))
+        with pytest.raises(ValueError, match=r"eigenvalues must be floating, got torch\.int64"):
+            call(torch.tensor([3, 2, 1]))
 
 
 @pytest.mark.usefixtures("untyped")

@@ -261,6 +261,14 @@ def test_a_mutant_names_what_it_replaces():
             mutant(check, "of nothing", of=of)
 
 
+def test_a_mutant_of_a_test_that_takes_nothing_says_what_to_give_it():
+    def check(evidence):
+        pass
+
+    with pytest.raises(ValueError, match=r"^check has no defaulted parameter; give it what is under test, as in f=f$"):
+        mutant(check, "of nothing")
+
+
 RANDOM = """
 
 @pytest.mark.claim("toy-mean")

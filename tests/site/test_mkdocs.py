@@ -120,6 +120,14 @@ def wait_for(address, words, seconds):
     return False
 
 
+def test_a_page_names_what_to_read_first_and_which_questions_it_answers():
+    page = (ROOT / "site/flows/planar/index.html").read_text()
+    assert 'Read first: <a href="../radial/">Radial flows</a>' in page
+    assert re.search(r'Answers <a href="../../questions/">question</a> C3.2', page)
+    sections = json.loads((ROOT / "site/search/search_index.json").read_text())["docs"]
+    assert any("C3.2" in section["text"] for section in sections if section["location"] == "flows/planar/")
+
+
 def test_the_index_of_the_search_is_cut_until_it_fits():
     chance = random.Random(3)
     texts = [" ".join(f"word{chance.randrange(10**6)}" for _ in range(900)) for _ in range(3)]
