@@ -128,6 +128,7 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
 @event_priority(100)
 def _before_search(context: dict[str, Any], /, page: Page, **_: Any) -> dict[str, Any]:
     """Shows the search the words of a page, each claim as a section of its own, and no drawings, code or evidence."""
+    context["titles"] = {one.file.src_uri.removesuffix(".md"): one.title for one in context["nav"].pages}
     page.meta["whole"] = page.content
     answers = f"</h1><p>{' '.join(page.meta['answers'])}.</p>" if page.meta.get("answers") else "</h1>"
     shown = UNSEARCHED.sub("", page.content or "").replace("</h1>", answers, 1)
