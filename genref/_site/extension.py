@@ -278,7 +278,11 @@ class Transform(Preprocessor):
             if claim.stem.split("/")[0] != topic:
                 topic = claim.stem.split("/")[0]
                 out.append(f"## {topic.replace('_', ' ').capitalize()}")
-            out.append(self._claim_line(claim.name, ""))
+            verdict = self.now.verdicts.get(claim.name)
+            place, state = self.link(f"{claim.stem}.md#claim-{claim.name}"), held(verdict).replace(" ", "-")
+            roads = f": {verdict['oracle']}." if verdict and "oracle" in verdict else ""
+            text = f"[`{claim.name}`]({place}){roads}\n\n{summary(verdict)}.\n{{ .verdict }}"
+            out.append(f'<div class="claim-line {state}" markdown="1">\n\n{text}\n\n</div>')
         return "\n\n".join(out)
 
     def _questions(self, *_: str) -> str:

@@ -125,7 +125,8 @@ def svg(figure: Figure, name: str, alt: str) -> tuple[str, str]:
     text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
     text = re.sub("|".join(ROLES), lambda m: ROLES[m[0]], text)
     text = re.sub(r"font: ([^;\"]*?)'[^;\"]*sans-serif", r"font: \1sans-serif", text)
-    text = re.sub(r"(\d+\.\d{3})\d+", r"\1", text)
+    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
     width, height = (float(re.search(rf'<svg[^>]* {side}="([\d.]+)pt"', text)[1]) for side in ("width", "height"))  # type: ignore[index]
     head = f'<svg class="figure" role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}"'
     head += f' width="{width * 4 / 3:.0f}" height="{height * 4 / 3:.0f}" xmlns:xlink="http://www.w3.org/1999/xlink"'
