@@ -185,7 +185,7 @@ class Transform(Preprocessor):
             try:
                 made = scan.mathml(tex, display)
             except ValueError as error:
-                made = f'<span class="fault">{escape(str(error))}</span>'
+                made = f'<code class="fault">{escape(str(error))}</code>'
             if display:
                 made = f'<div class="formula">{made}</div>'
             return str(self.md.htmlStash.store(made))
@@ -277,10 +277,12 @@ class Transform(Preprocessor):
         for claim in self.now.claims.values():
             if claim.stem.split("/")[0] != topic:
                 topic = claim.stem.split("/")[0]
-                out.append(f"## {topic.replace('_', ' ').capitalize()}")
+                page = self.now.root / "docs" / topic / "index.md"
+                title = re.search(r"^# (.+)$", page.read_text(), re.M) if page.is_file() else None
+                out.append(f"## {title[1] if title else topic}")
             verdict = self.now.verdicts.get(claim.name)
             place, state = self.link(f"{claim.stem}.md#claim-{claim.name}"), held(verdict).replace(" ", "-")
-            roads = f": {verdict['oracle']}." if verdict and "oracle" in verdict else ""
+            roads = f" Against {verdict['oracle']}." if verdict and "oracle" in verdict else ""
             text = f"[`{claim.name}`]({place}){roads}\n\n{summary(verdict)}.\n{{ .verdict }}"
             out.append(f'<div class="claim-line {state}" markdown="1">\n\n{text}\n\n</div>')
         return "\n\n".join(out)
@@ -290,12 +292,14 @@ class Transform(Preprocessor):
         for row in self.now.site.questions:
             if row["names"][0][0] != letter:
                 letter = row["names"][0][0]
-                out.append(f"\n## Set {letter}\n\n| Question | What is asked | Answered by |\n| --- | --- | --- |")
+                end = "\n</div>\n\n" if out else ""
+                head = "| Question | What is asked | Answered by |\n| --- | --- | --- |"
+                out.append(f'{end}## Set {letter}\n\n<div class="stacked" markdown="1">\n\n{head}')
             names = ", ".join(row["names"])
             stated = [self.now.claims[c] for c in row["claims"] if c in self.now.claims]
             links = ", ".join(f"[`{c.name}`]({self.link(f'{c.stem}.md#claim-{c.name}')})" for c in stated)
             out.append(f"| {names} | {self.formulas(row['question'])} | {links or 'not yet'} |")
-        return "\n".join(out)
+        return "\n".join([*out, "\n</div>" if out else ""])
 
     def _symbols(self, *_: str) -> str:
         out, module = list[str](), ""

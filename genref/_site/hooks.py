@@ -86,7 +86,7 @@ def _formula(match: re.Match[str]) -> str:
     try:
         return scan.mathml(match["display"] or match["inline"], bool(match["display"]))
     except ValueError as error:
-        return f'<span class="fault">{escape(str(error))}</span>'
+        return f'<code class="fault">{escape(str(error))}</code>'
 
 
 def on_config(config: MkDocsConfig) -> None:

@@ -114,6 +114,8 @@ def drawn(function: Callable[[Any], object], name: str, alt: str) -> tuple[str, 
 def svg(figure: Figure, name: str, alt: str) -> tuple[str, str]:
     """A figure as inline SVG: theme variables for sentinel inks, ids of its own, text as text, alt text inside."""
     out = io.StringIO()
+    for label in figure.findobj(mpl.text.Text):  # matplotlib takes the prime of formulas from a font of its own
+        label.set_text(re.sub(r"\$[^$]*\$", lambda m: m[0].replace("'", "\N{PRIME}"), label.get_text()))
     with mpl.rc_context({key: SETTINGS[key] for key in ("svg.fonttype", "svg.hashsalt")}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
@@ -125,7 +127,9 @@ def svg(figure: Figure, name: str, alt: str) -> tuple[str, str]:
     text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
     text = re.sub("|".join(ROLES), lambda m: ROLES[m[0]], text)
     text = re.sub(r"font: ([^;\"]*?)'[^;\"]*sans-serif", r"font: \1sans-serif", text)
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+    if private := re.search(r"font-family: '(?:cm\w+10|STIXNonUnicode)'[^>]*>([^<]*)<", text):
+        raise ValueError(f"a formula of the figure has a sign, drawn as {private[1]!r}, in a font that no browser has")
+    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)
     text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
     width, height = (float(re.search(rf'<svg[^>]* {side}="([\d.]+)pt"', text)[1]) for side in ("width", "height"))  # type: ignore[index]
     head = f'<svg class="figure" role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}"'

@@ -51,7 +51,7 @@ def verifying(source):
 
 PAGE = f"""# Faults
 
-A formula $\\nosuch x$.
+A formula $\\nosuch \\frac12$.
 
 [claim: nothing]
 
@@ -137,7 +137,7 @@ def test_every_fault_is_listed_once_sorted_last_and_the_build_fails(bad):
     bound = "at worst it measured 0 where 1e-12 is allowed"
     named = "name one that it has"
     expected |= {
-        page("nosuch") + 'formula `\\nosuch x`: Unknown command "\\nosuch"; write it as math-core reads it',
+        page("nosuch") + 'formula `\\nosuch \\frac12`: Unknown command "\\nosuch"; write it as math-core reads it',
         page("[claim: nothing]") + "unknown claim nothing",
         page('line.py:chek"') + "snippets/toy/line.py has no section chek; did you mean check?",
         page("dead") + f"dead anchor ../toy/line/#nowhere: toy/line/index.html has no #nowhere; {named}",

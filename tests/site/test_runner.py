@@ -354,3 +354,17 @@ def test_the_fingerprint_of_contours_is_that_of_their_numbers():
         return style.drawn(lambda ax: ax.contour([[0.0, 1.0], [1.0, 2.0]], levels=[height]), "toy", "A line.")[1]
 
     assert level(0.5) == level(0.5) != level(0.7)
+
+
+def test_figures_keep_the_digits_and_the_primes_of_their_labels():
+    def labelled(ax):
+        ax.plot([0.123456, 0.2], [0.1, 0.2])
+        ax.set(xlabel="$I(x; x')$", ylabel="0.12345", xticks=[0.1234, 0.1235])
+
+    svg, _ = style.drawn(labelled, "toy", "A line.")
+    assert "0.12345<" in svg
+    assert "0.1234<" in svg
+    assert "\N{PRIME}" in svg
+    assert not re.search(r"<[^>]*\d\.\d{3}", svg)
+    with pytest.raises(ValueError, match="a font that no browser has"):
+        style.drawn(lambda ax: ax.set_title(r"$\mathcal{N}$"), "toy", "A line.")
