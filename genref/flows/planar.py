@@ -25,8 +25,8 @@ def root(
         relative error of $y$ reaches it multiplied by
         $\kappa = y / \bigl(a (1 + c \operatorname{sech}^2 a)\bigr)$, which is at most 1 if
         $c \le 0$ and at most $1 + c$ if $c > 0$.
-        In float64 the root is found with a relative error of at most
-        $10^{-15} \max\{1, \kappa\}$.
+        In float64, without overflow or underflow, the root is found with a relative error of at
+        most $10^{-15} \max\{1, \kappa\}$.
 
     The interval in which the root must lie is halved in the order of the floating-point numbers,
     until its ends are neighbours. Gradients of all orders flow to both arguments.

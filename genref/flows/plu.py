@@ -170,9 +170,9 @@ def factors(
         are then unique, and $s_k = d_k / d_{k-1}$. So with $P = I$ no such factors give
         $\begin{pmatrix} 0 & 1 \\ 1 & 0 \end{pmatrix}$. If the signs of $s$ are fixed too, the
         matrices reached are those for which every $d_k$ has the sign of $s_1 \cdots s_k$: an open
-        and connected set, and of the $2^C$ matrices $\operatorname{diag}(\pm 1) P^\top A$ it holds
-        exactly one, if no $d_k$ is 0. Every square matrix $A$, singular or not, has factors for
-        some $P$, with $|L_{ij}| \le 1$; some $s_i$ is 0 if and only if $A$ is singular.
+        and connected set, and of the $2^C$ matrices $\operatorname{diag}(\pm 1) A$ it holds exactly
+        one, if no $d_k$ is 0. Every square matrix $A$, singular or not, has factors for some $P$,
+        with $|L_{ij}| \le 1$; some $s_i$ is 0 if and only if $A$ is singular.
 
     Arguments:
         A: The matrices.

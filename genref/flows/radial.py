@@ -35,15 +35,18 @@ def radius(
         $\kappa = (\gamma + r) / (\gamma + 2r - \rho)$. It is at most 1 if $\beta \le 0$, at most 2
         if $2 \rho \le \gamma$, and always at most
         $\max\{1, \tfrac12 (1 + \sqrt{\gamma / \alpha})\}$. From $\rho$, $\alpha$ and $\beta$ in
-        float64 the root is computed with a relative error of at most $10^{-15} \max\{1, \kappa\}$,
-        and so of at most $10^{-14}$ where $\kappa \le 10$, for $(\rho, \alpha, \gamma)$ as extreme
-        as $(10^{-12}, 1, 2)$ and $(10^{-6}, 10^{-3}, 100)$.
+        float64, without overflow or underflow, the root is computed with a relative error of at
+        most $10^{-15} \max\{1, \kappa\}$. Where $\kappa \le 10$, as for
+        $(\rho, \alpha, \gamma) = (10^{-12}, 1, 2)$ and $(10^{-6}, 10^{-3}, 100)$, it is at most
+        $10^{-14}$.
 
     Arguments:
         distance: The distance $\rho \ge 0$ of $x$ from the centre.
         alpha: The softening $\alpha > 0$.
         beta: The strength $\beta \ge -\alpha$.
     """
+    if not distance.is_floating_point():
+        raise ValueError(f"distance must have a floating dtype, got {distance.dtype}")
     if (distance < 0).any():
         raise ValueError(f"distance must be at least 0, got {distance[distance < 0][0]:g}")
     alpha, _, gap = _checked(distance, alpha, beta)

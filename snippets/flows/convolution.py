@@ -48,13 +48,13 @@ def figure(ax):
 def figure_reach(ax):
     """The plane of trace and determinant of 2 by 2 matrices, with dots for sixty exponentials. All
     dots lie above the axis and to the right of the left branch of the parabola det = tr squared
-    over 4. The half plane below the axis and the region left of the parabola, hatched, are empty.
+    over 4. The half plane below the axis and the region left of the parabola, shaded, are empty.
     """
     trace = torch.linspace(-4, 4, 81)
     edge = trace.square() / 4
-    ax.fill_between(trace, -2, 0, color=("C0", 0.15), hatch="//", linewidth=0, label="not reached")
+    ax.fill_between(trace, -2, 0, color=("C0", 0.15), linewidth=0, label="not reached")
     left = trace <= 0
-    ax.fill_between(trace[left], 0, edge[left], color=("C0", 0.15), hatch="//", linewidth=0)
+    ax.fill_between(trace[left], 0, edge[left], color=("C0", 0.15), linewidth=0)
     ax.plot(trace, edge, color="C0", label="equal eigenvalues")
     M = 2 * torch.randn(300, 2, 2, generator=torch.Generator().manual_seed(1))
     M -= 0.4 * M.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * torch.eye(2)

@@ -36,7 +36,7 @@ def figure(fig):
         ax.plot(a, a + c * a.tanh(), style, label=rf"$w^\top u = {c}$")
     several = torch.tensor([-1.529714, -0.230680, 2.036367])
     ax.plot(several, several - 1.9 * several.tanh(), "oC4", label="one $x$, three $z$")
-    ax.axhline(0.2, color="C4", linewidth=0.7)
+    ax.axhline(0.2, color="C4", linewidth=0.7, label=r"$w^\top x + b = 0.2$")
     ax.set(xlabel=r"$a = w^\top z + b$", ylabel=r"$w^\top x + b$", xlim=(-3, 3), ylim=(-2.2, 2.2))
     fig.legend(loc="outside upper center", ncols=3)
 

@@ -72,13 +72,13 @@ def figure_reach(fig):
     """The plane of the matrices with rows a, 1 and 1, d, for two permutations. Without exchange the
     line a = 0 and the hyperbola ad = 1 cut it into four sets of signs of the scales, and the swap,
     a = d = 0, lies on the line. With the rows exchanged only the hyperbola is left, and the swap
-    lies in the middle of one large set.
+    lies in the middle of one large set. Beyond the two branches, where ad > 1, both are shaded.
     """
     fig.set_size_inches(6.4, 3.2)
     a = torch.linspace(1 / 3, 3, 60)
     for ax, P in zip(fig.subplots(1, 2, sharey=True), ("I", "the swap"), strict=True):
-        ax.fill_between(a, 1 / a, 3, color=("C0", 0.25), hatch="//", linewidth=0)
-        ax.fill_between(-a, -1 / a, -3, color=("C0", 0.25), hatch="//", linewidth=0)
+        ax.fill_between(a, 1 / a, 3, color=("C0", 0.25), linewidth=0, label="det A > 0")
+        ax.fill_between(-a, -1 / a, -3, color=("C0", 0.25), linewidth=0)
         ax.plot(a, 1 / a, color="C0", label="singular")
         ax.plot(-a, -1 / a, color="C0")
         ax.plot(0, 0, marker="D", color="C1", linestyle="none", label="the swap")
@@ -91,7 +91,7 @@ def figure_reach(fig):
     for ax, signs in ((left, "++ −− +− −+"), (right, "+− +− ++ ++")):
         for (across, up), pair in zip(places, signs.split(), strict=True):
             ax.text(across, up, " ".join(pair), ha="center", va="center", fontsize="large")
-    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
 
 
 # --8<-- [end:figure_reach]

@@ -35,8 +35,8 @@ def figure(fig):
         ax.plot(r, r + beta * r / (1 + r), style, label=rf"$\beta = {beta}$")
     several = torch.tensor([0.104852, 0.357648, 0.6])
     ax.plot(several, several - 1.5 * several / (1 + several), "oC4", label="one $x$, three $r$")
-    for level in (-0.0375, 0.0375):
-        ax.axhline(level, color="C4", linewidth=0.7)
+    for level, label in ((-0.0375, None), (0.0375, r"$\rho = 0.0375$")):
+        ax.axhline(level, color="C4", linewidth=0.7, label=label)
     ax.set(xlabel=r"$r$", ylabel=r"$\varphi(r)$", xlim=(0, 1.5), ylim=(-0.15, 0.75))
     fig.legend(loc="outside upper center", ncols=3)
 

@@ -21,10 +21,12 @@ def mapped(layer):
 
 
 def drawn(generator, C, batch=()):
-    """Factors without special entries: an odd permutation for every C > 1, scales of both signs."""
-    order = torch.randperm(C, generator=generator)
-    if C > 1 and parity(order.tolist()) == 1:
-        order[:2] = order[:2].flip(0)
+    """Factors without special entries: scales of both signs, and a permutation of some 2 channels,
+    or of some 4 in a cycle: it is odd, and from C = 4 on not its own inverse.
+    """
+    cycle = torch.randperm(C, generator=generator)[: 4 if C >= 4 else 2]
+    order = torch.arange(C)
+    order[cycle] = cycle.roll(1)
     L = torch.randn(*batch, C, C, generator=generator, dtype=DOUBLE).tril(-1)
     U = torch.randn(*batch, C, C, generator=generator, dtype=DOUBLE).triu(1)
     s = torch.rand(*batch, C, generator=generator, dtype=DOUBLE) + 0.3
@@ -129,6 +131,12 @@ class LogOfSum(Wrong):
 class UnitUpper(PLU):
     def to_data(self, z):
         return self.permutation @ self.lower @ (self.upper + torch.eye(len(self.s))) @ z[..., 0], 0
+
+
+@mutant(test_determinant, "the inverse of the permutation")
+class PermutedBack(PLU):
+    def to_data(self, z):
+        return to_data(z, self.permutation.T, self.lower, self.upper, self.s)
 
 
 @mutant(test_determinant, "the permutation is left out")
@@ -269,7 +277,7 @@ def network(first):
     place = torch.arange(1, first.numel() + 1, dtype=first.dtype)
     weights = torch.outer(torch.arange(1, C * C + 1, dtype=first.dtype), place).cos()
     square = torch.tanh(weights @ first.flatten()).view(C, C)
-    sign = torch.tensor([-1.0, 1.0, 1.0], dtype=first.dtype)[:C]
+    sign = torch.tensor([-1.0, 1.0, 1.0, -1.0], dtype=first.dtype)[:C]
     lower = square.tril(-1) + torch.eye(C, dtype=first.dtype)
     return lower, square.triu(1), sign * (0.4 + square.diagonal()).exp()
 
@@ -293,7 +301,7 @@ class Conditional:
 
 @pytest.mark.claim("glow-coupling", answers=["D4d"])
 def test_coupling(evidence, layer=Conditional):
-    for C, H, W in ((2, 1, 3), (2, 2, 2), (3, 2, 1)):
+    for C, H, W in ((2, 1, 3), (2, 2, 2), (3, 2, 1), (4, 1, 2)):
         P = drawn(evidence.generator, C)[0]
         z = torch.randn(2 * C, H, W, generator=evidence.generator, dtype=DOUBLE)
         x, log_det = layer(P).to_data(z)
@@ -342,6 +350,12 @@ class ReadsMapped(Conditional):
         first, last = z.chunk(2)
         x, log_det = to_data(last, self.P, *network(last))
         return torch.cat([first, x]), log_det
+
+
+@mutant(test_coupling, "the inverse of the permutation")
+class CouplingPermutedBack(Conditional):
+    def __init__(self, P):
+        super().__init__(P.T)
 
 
 @mutant(test_coupling, "the way back reads the mapped channels")
@@ -541,7 +555,7 @@ def test_reach(evidence, made=factors):
         A = torch.randn(C, C, generator=evidence.generator, dtype=DOUBLE)
         flips = torch.tensor(list(product((-1.0, 1.0), repeat=C)), dtype=DOUBLE)
         evidence.exact(
-            sorted(made(P @ (flip[:, None] * (P.T @ A)), P)[3].sign().tolist() for flip in flips),
+            sorted(made(flip[:, None] * A, P)[3].sign().tolist() for flip in flips),
             sorted(flips.tolist()),
             oracle="all vectors of signs, each once",
         )
@@ -757,11 +771,11 @@ def test_the_density_has_integral_one(C):
 
 
 def test_scales_beyond_products_of_floats():
-    P, L, U, _ = drawn(torch.Generator().manual_seed(7), 4)
+    P, L, U, _ = drawn(torch.Generator().manual_seed(7), 12)
     for scale in (1e-30, 1e30, 1e-40):
-        s = torch.full((4,), scale)
-        log_det = PLU(P.float(), L.float(), U.float(), s).to_data(torch.ones(4, 9, 9))[1].item()
-        assert log_det == pytest.approx(4 * 81 * log(s[0].item()), rel=1e-6)
+        s = torch.full((12,), scale)
+        log_det = PLU(P.float(), L.float(), U.float(), s).to_data(torch.ones(12, 9, 9))[1].item()
+        assert log_det == pytest.approx(12 * 81 * log(s[0].item()), rel=1e-6)
 
 
 def test_batches_of_matrices_have_factors():

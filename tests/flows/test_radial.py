@@ -66,7 +66,7 @@ def preimages(alpha, beta, at):
     """How many r lead to a point x: exact counts of real roots, with x on either side of z."""
     r = sympy.Symbol("r")
     if at == 0:
-        return len(sympy.Poly(r * (alpha + r + beta), r).real_roots()) if alpha + beta < 0 else 1
+        return sympy.Poly(r * (alpha + r + beta), r).count_roots(0)
     ahead = sympy.Poly(r * (alpha + r + beta) - at * (alpha + r), r)
     behind = sympy.Poly(r * (alpha + r + beta) + at * (alpha + r), r)
     return ahead.count_roots(0) + behind.count_roots(0)
@@ -93,7 +93,7 @@ def test_radius(evidence, invert=radius, layer=Radial):
         relative=True,
         oracle="bisection of the map in 50 digits",
     )
-    shares = (-3, -1.5, -1.25, -1 - 2**-10, -1, -0.75, -0.5, 0.5, 2, 16)
+    shares = (-3, -1.5, -1 - 2**-10, -1 - 2**-40, -1, -0.75, -0.5, 0.5, 2, 16)
     softenings = [sympy.Rational(alpha) for alpha in (0.25, 0.875, 3)]
     pairs = [(alpha, alpha * sympy.Rational(share)) for alpha in softenings for share in shares]
     places = [0, *(sympy.Rational(1, 2**k) for k in (24, 8, 4, 1)), 1, 20]
@@ -141,6 +141,13 @@ def strictly(centre, alpha, beta):
     if beta <= -alpha:
         raise ValueError
     return Radial(centre, alpha, beta)
+
+
+@mutant(test_radius, "the boundary with a tolerance", of="layer")
+def tolerant(centre, alpha, beta):
+    if beta < -alpha * (1 + 1e-9):
+        raise ValueError
+    return Radial(centre, alpha, max(beta, -alpha))
 
 
 @mutant(test_radius, "the factor need only be positive at a typical point", of="layer")
@@ -565,6 +572,7 @@ def test_alpha_plus_beta_is_added_before_rounding():
         ),
         (lambda: radius(torch.tensor([1.0, -2.0]), 1, 1), "distance must be at least 0, got -2"),
         (lambda: radius(torch.tensor([1.0]), 1, -2), "beta must be at least -alpha and finite"),
+        (lambda: radius(torch.tensor([1]), 0.5, 0.5), "distance must have a floating dtype, got"),
     ],
 )
 def test_bad_arguments_raise(call, words):
