@@ -39,7 +39,7 @@ def witness(
     Claim: flows-relu
         For all real $a, b, c$, the map $g(z) = a \max(0, bz + c)$ of $\mathbb{R}$ is neither
         one-to-one nor onto, so it has no inverse. If $ab \ne 0$ it is 0 on the half-line
-        $bz \le -c$; if $a = 0$ or $b = 0$ it is constant. Its values never have the sign of $-a$.
+        $bz \le -c$; if $a = 0$ or $b = 0$ it is constant. Its values are 0 or have the sign of $a$.
 
     Claim: x-flows-leaky-relu
         Let $f(y) = \max(0, y) + \kappa \min(0, y)$ with a real $\kappa$. The map
@@ -76,7 +76,7 @@ def radius(
         $|g(z) - x| \le R$ and $AR < g'(z)$, then
         $$|z - g^{-1}(x)| \le -\frac1A \log\left(1 - \frac{AR}{g'(z)}\right).$$
         With what rounding does added to $R$, the bound that `SigmoidMixture.invert` returns holds
-        for the exact inverse.
+        for the exact inverse of the mixture that the layer holds.
 
     Arguments:
         residual: The numbers $R = |g(z) - x|$.
@@ -176,8 +176,9 @@ class SigmoidMixture(nn.Module):
     ) -> tuple[Float[Tensor, "*batch event"], Float[Tensor, "*batch event"]]:
         r"""Returns $z = g^{-1}(x)$ and a bound on $|z - g^{-1}(x)|$, both without derivatives.
 
-        The bound holds for the given slopes, offsets and weights, rounding included, if sums and
-        products are rounded correctly and exp, log and log1p to one unit in the last place.
+        The bound holds for the parameters that the layer holds, rounding included, if sums and
+        products are rounded correctly and exp, log and log1p to one unit in the last place; for
+        the numbers it was made of, only if their dtype was no narrower than that of `x`.
         """
         low, high, rounding = self._bracket(_points("x", x))
         z, last = (low + high) / 2, torch.full_like(x, math.inf)
@@ -205,9 +206,8 @@ class SigmoidMixture(nn.Module):
 
     def _rounding(self, size: Tensor) -> Tensor:
         r"""The bound $(8 + \Lambda) \delta (|x| + B + 2N)$ of the page."""
-        reach = self.b.abs().max().to(size.dtype) + 2 * len(self.b)
-        factor = 8 + self.log_a.abs().max().to(size.dtype)
-        return factor * torch.finfo(size.dtype).eps * (size + reach)
+        B, largest = (p.abs().max().to(size.dtype) for p in (self.b, self.log_a))
+        return (8 + largest) * torch.finfo(size.dtype).eps * (size + B + 2 * len(self.b))
 
     def _bracket(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Two points around the root, and how far rounding may move a value near x."""
@@ -226,7 +226,7 @@ class SigmoidMixture(nn.Module):
         value, log_slope = self._map(z)
         size = x.abs() + log_slope.abs() + self.log_w.abs().max() + self.log_a.abs().max()
         slope = (log_slope - 4 * self._rounding(size).to(x.dtype)).exp()
-        near = radius((value - x).abs() + rounding, slope, self.log_a.max().exp())
+        near = radius((value - x).abs() + rounding, slope, self.log_a.max().to(x.dtype).exp())
         bound = torch.minimum(near, torch.maximum(high - z, z - low))
         return z, bound * (1 + 16 * torch.finfo(x.dtype).eps)
 

@@ -88,10 +88,11 @@ def steps(lipschitz: float, step: float, tolerance: float) -> int:
         tolerance: The largest error $\delta$ that is allowed, positive.
     """
     _contraction(lipschitz)
-    if not (step > 0 and tolerance > 0):
-        raise ValueError(f"step and tolerance must be positive, got {step} and {tolerance}")
-    ratio = tolerance * (1 - lipschitz) / step
-    return max(1, math.ceil(math.log(ratio) / math.log(lipschitz))) if lipschitz > 0 else 1
+    if not (0 < step < math.inf and 0 < tolerance < math.inf):
+        got = f"{step} and {tolerance}"
+        raise ValueError(f"step and tolerance must be positive and finite, got {got}")
+    goal = math.log(tolerance) + math.log1p(-lipschitz) - math.log(step)
+    return max(1, math.ceil(goal / math.log(lipschitz))) if lipschitz > 0 else 1
 
 
 class Residual(nn.Module):
@@ -181,15 +182,16 @@ class Residual(nn.Module):
         Claim: flows-residual-certificate
             In float64 and with $\ell = 0.97$, let $f$ be $-\ell z$ or $\ell z$, $\ell$ times an
             orthogonal matrix, $\ell \sin z$ or $-\ell \sin z$ in each coordinate, or the network
-            $-\ell V^\top \tanh(Vz)$ with $\lVert V \rVert = 1$, in one to five dimensions, and
-            let $x = g(z)$ with $\lVert z \rVert \le 10$. Then the result of `invert` differs from
-            $g^{-1}(x)$ by at most $10^{-12}$. The bound that comes with it holds and is at most
-            $10^{-11}$. It is $\frac{\ell}{1 - \ell} \lVert z_k - z_{k-1} \rVert$ and an
-            allowance for rounding.
+            $-\ell V^\top \tanh(Vz)$ with eight hidden units and $\lVert V \rVert = 1$, in one to
+            five dimensions, and let $x = g(z)$ with $\lVert z \rVert \le 10$. Then the result of
+            `invert` differs from $g^{-1}(x)$ by at most $10^{-12}$. The bound that comes with it
+            holds and is at most $10^{-11}$. It is
+            $\frac{\ell}{1 - \ell} \lVert z_k - z_{k-1} \rVert$ and an allowance for rounding.
 
-        The iteration $z_{k+1} = x - f(z_k)$ ends when a step moves nothing but rounding errors. The
-        allowance for them is $4e(\lVert x \rVert + \lVert f(z) \rVert + \lVert z \rVert)$ over
-        $1 - \ell$, with the machine epsilon $e$. It trusts $f$ to be computed about as well.
+        The iteration $z_{k+1} = x - f(z_k)$ ends when a step moves nothing but rounding errors, or
+        after as many steps as that takes in exact arithmetic. The allowance for them is
+        $4e(\lVert x \rVert + \lVert f(z) \rVert + \lVert z \rVert)$ over $1 - \ell$, with the
+        machine epsilon $e$. It trusts $f$ to be computed about as well.
         """
         _points("x", x)
         ell, eps = self.lipschitz, torch.finfo(x.dtype).eps

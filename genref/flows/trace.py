@@ -90,7 +90,7 @@ def weights(terms: int, first: int | None = None, keep: float = 1.0) -> Float[Te
 
 
 def tail(lipschitz: float, terms: int, dim: int = 1) -> float:
-    r"""Returns $D \sum_{k > n} \ell^k / k$, rounded up; see `series`.
+    r"""Returns $D \sum_{k > n} \ell^k / k$, rounded up unless it underflows; see `series`.
 
     The sum is $-\log(1 - \ell) - \sum_{k \le n} \ell^k / k$. Where that difference drowns in
     rounding, the larger $\ell^{n+1} / ((n + 1)(1 - \ell))$ takes its place.
@@ -106,7 +106,7 @@ def tail(lipschitz: float, terms: int, dim: int = 1) -> float:
     whole = -math.log1p(-lipschitz)
     rest = whole - math.fsum(lipschitz**k / k for k in range(1, terms + 1))
     geometric = lipschitz ** (terms + 1) / ((terms + 1) * (1 - lipschitz))
-    return dim * min(rest + 1e-15 * whole, geometric)
+    return dim * min(rest + 1e-15 * whole, geometric) * (1 + 1e-15)
 
 
 def series(
@@ -162,7 +162,8 @@ def roulette(
         of it that are independent of $N$ and at most $D \ell^k$ in modulus, and let
         $a_k = (-1)^{k+1} t_k / k$. Let $N \ge m \ge 1$ be random with
         $P_k = \Pr(N \ge k) = p^{\max(k - m, 0)}$, $0 < p < 1$. Then $S = \sum_{k \le N} a_k / P_k$
-        has the mean $\log\det(I + J)$. For exact traces, with $T_k = \sum_{j \ge k} a_j$,
+        has the mean $\log\det(I + J)$. For exact traces and $p \ge \ell^2$, with
+        $T_k = \sum_{j \ge k} a_j$,
         $$E S^2 = \sum_{k \ge 1} \frac{T_k^2 - T_{k+1}^2}{P_k} .$$
         The variance is finite for all such $J$ if $p \ge \ell^2$, and infinite for $J = -\ell I$ if
         $p < \ell^2$.

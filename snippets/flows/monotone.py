@@ -72,7 +72,7 @@ def figure_rectifier(ax):
 # --8<-- [start:figure_roundtrip]
 def figure_roundtrip(ax):
     """Error of a round trip against x, both on logarithmic scales, x from 0.01 to 10000. The
-    literal formula crosses a dotted bound near 10 and ends, with an error near 1, at 36. The layer
+    literal formula crosses a dotted bound near 10 and ends at 32, with an error of 0.002. The layer
     stays at a hundredth of the bound or less up to the right edge.
     """
     a = 0.7 * slopes

@@ -262,7 +262,7 @@ def test_slopes_between_the_tails(evidence, slope=slope_of_mixture):
         b, w = uniform(evidence.generator, n, -9, 9), uniform(evidence.generator, n, 0.1, 0.9)
         w = w / w.sum()
         evidence.numeric(
-            slope(torch.tensor([-300.0, 300.0], dtype=DOUBLE), a[torch.randperm(n)], b, w),
+            slope(torch.tensor([-300.0, 300.0], dtype=DOUBLE), a.roll(1), b, w),
             a.min().expand(2),
             bound=1e-12,
             oracle="the smallest slope of the mixture",
@@ -547,6 +547,15 @@ def test_the_error_bound_is_of_use_in_single_precision_too():
         exact = pair().invert(x.double())[0]
         assert ((z.double() - exact).abs() <= bound.double() * (1 + 1e-6)).all()
         assert (bound <= 2000 * torch.finfo(dtype).eps * (1 + x.abs())).all()
+
+
+def test_the_error_bound_holds_for_the_parameters_held():
+    layer, x = pair(torch.float32), torch.linspace(-20, 20, 9, dtype=DOUBLE)
+    a, b, w = (p.detach().double() for p in (layer.log_a.double().exp(), layer.b, layer.log_w.double().exp()))
+    for at, far, goal in zip(*(t.tolist() for t in (*layer.invert(x), x)), strict=True):
+        with mpmath.workdps(60):
+            low, high = (image(mpmath.mpf(at) + d, a, b, w, size=60) for d in (-far, far))
+            assert low <= goal <= high
 
 
 def test_where_the_slope_underflows_the_bracket_is_the_bound():

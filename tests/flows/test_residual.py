@@ -318,7 +318,7 @@ def test_certificate(evidence, layer=Residual):
                 star = exact(x.tolist())
                 true = float(mpmath.norm([a - b for a, b in zip(found.tolist(), star, strict=True)]))
             evidence.numeric(true, 0.0, bound=1e-12, oracle="the inverse with 50 digits")
-            evidence.ordered(true / error, 1.0, bound=0.1, oracle="the inverse with 50 digits")
+            evidence.ordered(true / error, 1.0, bound=0, oracle="the inverse with 50 digits")
             evidence.ordered(error, 1e-11, bound=0, oracle="the number of the claim")
 
 
@@ -465,6 +465,7 @@ def test_the_count_of_steps_is_the_least():
         k = steps(L, step, tolerance)
         assert L**k / (1 - L) * step <= tolerance * (1 + 1e-12)
         assert k == 1 or L ** (k - 1) / (1 - L) * step > tolerance
+    assert steps(0.5, 1e300, 1e-300) == 1995
 
 
 @pytest.mark.usefixtures("untyped")
@@ -479,8 +480,9 @@ def test_the_count_of_steps_is_the_least():
         (lambda: Residual(torch.sin, 0.5, probes=3), "probes must be None for exact"),
         (lambda: certificate(1.2, 0.1), "lipschitz must be at least 0 and less than 1, got 1.2"),
         (lambda: steps(1.2, 0.1, 0.1), "lipschitz must be at least 0 and less than 1, got 1.2"),
-        (lambda: steps(0.5, 0.0, 0.1), "step and tolerance must be positive, got 0.0 and 0.1"),
-        (lambda: steps(0.5, 1.0, -0.1), "step and tolerance must be positive, got 1.0 and -0.1"),
+        (lambda: steps(0.5, 0.0, 0.1), "step and tolerance must be positive and finite, got 0.0 and 0.1"),
+        (lambda: steps(0.5, 1.0, -0.1), "tolerance must be positive and finite, got 1.0 and -0.1"),
+        (lambda: steps(0.5, math.inf, 0.1), "step and tolerance must be positive and finite, got inf"),
         (lambda: margin(torch.sin, torch.tensor(1.0)), "z must be floating, its last"),
         (lambda: Residual(torch.sin, 0.5).invert(torch.tensor(1.0)), "x must be floating, its"),
         (lambda: Residual(torch.sin, 0.5).to_data(torch.ones(2).long()), "z must be floating"),

@@ -7,7 +7,7 @@ import torch
 
 from genref._site.claims import mutant
 from genref.flows.trace import powers, roulette, series, tail, traces, variance, weights
-from genref.numerics.autodiff import slogdet
+from genref.numerics.autodiff import jacobian, slogdet
 
 DOUBLE = torch.float64
 
@@ -206,10 +206,19 @@ def test_roulette(evidence, w=weights, estimate=roulette):
     V = matrix(evidence.generator, 3, 1.0)
     f, z = lambda z: -0.8 * torch.tanh(z @ V.mT) @ V, torch.full((3,), 0.2, dtype=DOUBLE)
     _, expected = slogdet(lambda z: z + f(z), z)
-    many = z.expand(8000, 3)
-    for probes in (None, 2):
-        sample = estimate(f, many, 0.8, first=1, probes=probes, generator=evidence.generator)
+    many, k = z.expand(8000, 3), torch.arange(1, 1001, dtype=DOUBLE)
+    t = (torch.linalg.eigvals(jacobian(f, z)) ** k[:, None]).sum(-1).real
+    T = (-((-1.0) ** k) * t / k).flip(0).cumsum(0).flip(0)
+    for first, keep, probes in ((1, None, None), (3, 0.7, None), (2, None, 2)):
+        options = {"first": first, "keep": keep, "probes": probes}
+        sample = estimate(f, many, 0.8, generator=evidence.generator, **options)
         evidence.statistical(sample, float(expected), oracle="LU factors of I + J", detects=0.05)
+        if probes is None:
+            P = (keep or 0.8) ** (k - first).clamp(min=0)
+            second = float(((T[:-1] ** 2 - T[1:] ** 2) / P[:-1]).sum())
+            evidence.statistical(
+                sample**2, second, oracle="the sum over the tails, from eigenvalues", detects=0.2 * second
+            )
 
 
 @mutant(test_roulette, "no weights: a series cut off at random", of="w")
@@ -228,7 +237,7 @@ def shifted(terms, first, keep):
 
 
 @mutant(test_roulette, "no weights in the estimate", of="estimate")
-def cut_off(f, z, lipschitz, first, probes, generator):
+def cut_off(f, z, lipschitz, first, keep, probes, generator):
     N = first + (torch.rand(len(z), generator=generator).log() / torch.tensor(lipschitz).log()).floor()
     t = traces(f, z, int(N.max()), probes, generator)
     k = torch.arange(1, len(t) + 1)[:, None]
@@ -236,17 +245,27 @@ def cut_off(f, z, lipschitz, first, probes, generator):
 
 
 @mutant(test_roulette, "one law of stopping drawn from, another weighted by", of="estimate")
-def other_law(f, z, lipschitz, first, probes, generator):
+def other_law(f, z, lipschitz, first, keep, probes, generator):
     N = first + (torch.rand(len(z), generator=generator).log() / torch.tensor(lipschitz).log()).floor()
     t = traces(f, z, int(N.max()), probes, generator)
     k = torch.arange(1, len(t) + 1)[:, None]
     return (weights(len(t), first, 0.7)[:, None] * t.where(k <= N, 0)).sum(0)
 
 
+@mutant(test_roulette, "the random end counted from the first term, not from the m-th", of="estimate")
+def from_the_first(f, z, lipschitz, first, keep, probes, generator):
+    p = torch.tensor(keep or lipschitz)
+    N = 1 + (torch.rand(len(z), generator=generator).log() / p.log()).floor()
+    t = traces(f, z, int(N.max()), probes, generator)
+    k = torch.arange(1, len(t) + 1)[:, None]
+    return (weights(len(t), first, p.item())[:, None] * t.where(k <= N, 0)).sum(0)
+
+
 def test_tails_are_rounded_up():
     for L, n in product((1e-3, 0.01, 0.3, 0.7, 0.97, 0.9999), (1, 2, 7, 40, 90)):
         exact = precise_tail(L, n)
         assert exact <= tail(L, n) <= exact * 1.6 + mpmath.mpf(1e-15)
+    assert all(precise_tail(L, n) <= tail(L, n) for L, n in product((1e-18, 7e-17, 3e-9), (1, 2, 7)))
     assert tail(0.0, 3, 5) == 0
 
 
