@@ -138,7 +138,7 @@ def eigenvectors(gamma: float | Float[Tensor, "*batch"]) -> Complex[Tensor, "*ba
 
 
 def rate(gamma: float | Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    r"""Returns $\mu = \min_i \lvert \operatorname{Re} \lambda_i \rvert$, the rate of the slowest mode.
+    r"""Returns $\mu = \min_i |\operatorname{Re} \lambda_i|$, the rate of the slowest mode.
 
     Claim: dirac-gan-comparison
         Let $\mu(\gamma) = \tfrac12 \gamma$ for $0 \le \gamma \le 1$, and

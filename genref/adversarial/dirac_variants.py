@@ -78,9 +78,10 @@ def update(
         Let the critic of the Dirac-GAN without penalty move first and the generator answer the new
         critic, with a step $\alpha > 0$. At $(0, 0, 0)$ the Jacobian of this update has the
         eigenvalues $1 - \tfrac12 \alpha$ and the zeros of
-        $\lambda^2 - (2 - \tfrac14 \alpha^2) \lambda + 1$. These have modulus 1 for
-        $\alpha \le 4$. At $\alpha = 4$ both are $-1$, with one eigenvector, and for $\alpha > 4$
-        one of them is below $-1$, so that the stationary point is unstable.
+        $\lambda^2 - (2 - \tfrac14 \alpha^2) \lambda + 1$. These zeros have modulus 1 for
+        $\alpha \le 4$. At $\alpha = 4$ all three eigenvalues are $-1$, and the eigenvectors span a
+        plane only. For $\alpha > 4$ one of the zeros is below $-1$, so that the stationary point is
+        unstable.
 
     Arguments:
         field: The velocity $v$, from states to states.
@@ -105,8 +106,8 @@ def update_matrix(
     r"""Returns the Jacobian of `update` at the stationary point, with penalty.
 
     It is $I + \alpha \bar J^\star$, and for alternating steps
-    $(I + \alpha P_\theta \bar J^\star)(I + \alpha P_\psi \bar J^\star)$. The projections $P_\psi$ and
-    $P_\theta$ keep what belongs to the critic and to the generator.
+    $(I + \alpha P_\theta \bar J^\star)(I + \alpha P_\psi \bar J^\star)$. The projections
+    $P_\psi$ and $P_\theta$ keep what belongs to the critic and to the generator.
 
     Arguments:
         step: The step $\alpha > 0$.
@@ -119,10 +120,8 @@ def update_matrix(
     still = torch.eye(3).to(at)
     if not alternating:
         return still + moves
-    critic, generator = still.clone(), still.clone()
-    critic[:2] = 0
-    generator[2] = 0
-    return (still + critic @ moves) @ (still + generator @ moves)
+    generator = torch.diag(torch.tensor([0, 0, 1])).to(at)
+    return (still + generator @ moves) @ (still + (still - generator) @ moves)
 
 
 def step_limit(
@@ -151,13 +150,10 @@ def step_limit(
     if not alternating:
         return (-2 * modes.real / modes.abs() / modes.abs()).amin(-1)
     weight = torch.as_tensor(gamma, dtype=modes.real.dtype, device=modes.device)
-    return 4 / (weight + (1 + weight**2).sqrt())
+    return 4 / (weight + torch.hypot(weight, torch.ones_like(weight)))
 
 
-def non_saturating(
-    state: Float[Tensor, "*#batch 3"],
-    gamma: float | Float[Tensor, "*#batch"] = 0.0,
-) -> Float[Tensor, "*batch 3"]:
+def non_saturating(state: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     r"""Returns the velocity with $\theta' = \psi_0 \sigma(-C)$ in place of $\psi_0 \sigma(C)$.
 
     Claim: x-dirac-ns
@@ -170,12 +166,10 @@ def non_saturating(
 
     Arguments:
         state: The parameters $(\psi_0, \psi_1, \theta)$ in the last dimension.
-        gamma: The weight $\gamma \ge 0$ of the penalty $R_1$.
     """
     psi_0, psi_1, theta = _players(state)
-    critic = velocity(state, gamma)[..., :2]
-    answer = (psi_0 * torch.sigmoid(-psi_0 * theta - psi_1))[..., None]
-    return torch.cat([critic, answer.expand(*critic.shape[:-1], 1)], -1)
+    answer = psi_0 * torch.sigmoid(-psi_0 * theta - psi_1)
+    return torch.cat([velocity(state)[..., :2], answer[..., None]], -1)
 
 
 def wasserstein(state: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:

@@ -69,8 +69,8 @@ def figure(fig):
 # --8<-- [start:figure_offset]
 def figure_offset(ax):
     """The offset against the turns made by the slope and the point, on the cylinder of radius 1.2.
-    Five orbits with offsets from minus 1.5 to 1.5 run into one wave within a turn. The wave has two
-    periods in each turn.
+    Five orbits with offsets from minus 1.5 to 1.5 at the start run into one wave within a turn. The
+    wave has two periods in each turn.
     """
     offsets = torch.tensor([-1.5, -0.75, 0.0, 0.75, 1.5])
     starts = torch.stack([0 * offsets + 1.2, offsets, 0 * offsets], -1)
@@ -78,10 +78,8 @@ def figure_offset(ax):
     across = torch.linalg.cross(x[:-1], x[1:])[..., 1]
     step = torch.atan2(across, (x[:-1] * x[1:])[..., ::2].sum(-1))
     turns = -step.cumsum(0) / (2 * torch.pi)
-    for n in range(5):
-        ax.plot(turns[::3, n], x[1::3, n, 1], color=f"C{n}", label=f"{offsets[n]:.2f}")
+    ax.plot(turns[::3], x[1::3, :, 1], color="C0")
     ax.set(xlabel="turns", ylabel="offset ψ₁ of the critic", xlim=(0, 2))
-    ax.legend(title="at the start", loc="lower right", ncols=2)
 
 
 # --8<-- [end:figure_offset]
@@ -90,8 +88,8 @@ def figure_offset(ax):
 # --8<-- [start:figure_rate]
 def figure_rate(ax):
     """The rate of decay against the weight of the penalty, from 0 to 4. It rises on a straight line
-    from 0 to one half at the weight 1, has a sharp peak there and falls slowly. Seven dots, measured
-    along solutions, lie on the curve.
+    from 0 to one half at the weight 1, has a sharp peak there and falls slowly, to meet the curve of
+    one over four times the weight. Seven dots, measured along solutions, lie on the rate.
     """
     gamma = torch.linspace(0, 4, 201)
     ax.plot(gamma, rate(gamma), color="C0", label="slowest eigenvalue")

@@ -138,9 +138,9 @@ def test_simultaneous_steps(evidence, jump=update):
             growing = torch.stack(sizes).log().diff(dim=0) > -1e-12
             evidence.exact(bool(growing.all()), True, oracle="r never shrinks")
         x, far = starts, 0
-        while far < 20_000 and bool((radius(x) < 6).any()):
+        while far < 20_000 and bool((radius(x) < 4).any()):
             x, far = jump(velocity, x, step), far + 1
-        evidence.exact(bool((radius(x) >= 6).all()), True, oracle="r passes every bound, here 6")
+        evidence.exact(bool((radius(x) >= 4).all()), True, oracle="r passes every bound, here 4")
 
 
 @mutant(test_simultaneous_steps, "the generator answers the new critic")
@@ -188,17 +188,23 @@ def moves(generator=-VALUE):
     return critic, THETA + ALPHA * sympy.diff(generator, THETA)
 
 
-def linear(alternating):
-    """The Jacobian of one update at the origin."""
+def stepped(alternating):
+    """One update of all three numbers."""
     critic, answer = moves()
     if alternating:
         answer = answer.subs(critic, simultaneous=True)
-    update = sympy.Matrix([critic[PSI_0], critic[PSI_1], answer])
-    return sympy.simplify(update.jacobian(STATE).subs(dict.fromkeys(STATE, 0)))
+    return sympy.Matrix([critic[PSI_0], critic[PSI_1], answer])
 
 
+def linear(alternating):
+    """The Jacobian of one update at the origin."""
+    at_rest = stepped(alternating).jacobian(STATE).subs(dict.fromkeys(STATE, 0))
+    return sympy.simplify(at_rest)
+
+
+IN_TURN = sympy.lambdify((*STATE, ALPHA, GAMMA), list(stepped(True)))
 LINEAR = {order: linear(order) for order in (False, True)}
-AT = {order: sympy.lambdify((ALPHA, GAMMA), matrix) for order, matrix in LINEAR.items()}
+AT = {order: sympy.lambdify((ALPHA, GAMMA), entries) for order, entries in LINEAR.items()}
 
 
 def spectral(step, gamma, alternating):
@@ -252,6 +258,15 @@ def test_alternating_steps(evidence, jump=update, matrix=update_matrix):
         3 - len((block + sympy.eye(3)).nullspace()),
         oracle="the null space by sympy at the step 4",
     )
+    around = matrix(4.0, alternating=True) + torch.eye(3)
+    evidence.numeric(around @ around, np.zeros((3, 3)), bound=1e-13, oracle="all three are -1")
+    away = points(evidence.generator, 10)
+    evidence.numeric(
+        jump(velocity, away, 0.7, True),
+        [IN_TURN(*point, 0.7, 0.0) for point in away.tolist()],
+        bound=1e-13,
+        oracle="sympy, from the value of the game, away from the origin",
+    )
     x = 1e-6 * points(evidence.generator, 3)
     for _ in range(200):
         x = jump(velocity, x, 4.3, True)
@@ -269,6 +284,13 @@ def generator_first(field, state, step, alternating):
     return torch.cat([(moved + step * field(moved))[..., :2], moved[..., 2:]], -1)
 
 
+@mutant(test_alternating_steps, "the generator sees the new slope and the old offset", of="jump")
+def old_offset(field, state, step, alternating):
+    moved = update(field, state, step)
+    seen = torch.stack([moved[..., 0], state[..., 1], state[..., 2]], -1)
+    return torch.cat([moved[..., :2], (seen + step * field(seen))[..., 2:]], -1)
+
+
 @mutant(test_alternating_steps, "the two halves multiplied in the wrong order", of="matrix")
 def other_order(step, gamma=0.0, alternating=True):
     lone = torch.tensor([0.0, 0.0, 1.0], dtype=DOUBLE)[:, None]
@@ -282,7 +304,7 @@ def added(step, gamma=0.0, alternating=True):
 
 
 @pytest.mark.claim("x-dirac-r1-step")
-def test_step_with_penalty(evidence, limit=step_limit, jump=update):
+def test_step_with_penalty(evidence, limit=step_limit, jump=update, matrix=update_matrix):
     drawn = weights(evidence.generator, 2, 0.1, 0.9) + weights(evidence.generator, 2, 1.1, 5)
     for alternating in (False, True):
         for gamma in drawn:
@@ -292,6 +314,12 @@ def test_step_with_penalty(evidence, limit=step_limit, jump=update):
                 brentq(over, 0.02 * min(gamma, 1 / gamma), 6.0, xtol=1e-13),
                 bound=1e-9,
                 oracle="the root of the spectral radius minus one, from the value of the game",
+            )
+            evidence.numeric(
+                matrix(1.3, gamma, alternating),
+                AT[alternating](1.3, gamma),
+                bound=1e-13,
+                oracle="sympy, from the value of the game",
             )
         g = torch.tensor(drawn, dtype=DOUBLE)
         ends = []
@@ -326,7 +354,7 @@ def test_step_with_penalty(evidence, limit=step_limit, jump=update):
 
 @mutant(test_step_with_penalty, "4γ for all γ", of="limit")
 def four_gamma(gamma, alternating=False):
-    return step_limit(gamma, True) if alternating else 4 * torch.as_tensor(gamma)
+    return step_limit(gamma, True) if alternating else torch.tensor(4 * gamma, dtype=DOUBLE)
 
 
 @mutant(test_step_with_penalty, "the limit of simultaneous steps for both", of="limit")
@@ -338,6 +366,13 @@ def one_limit(gamma, alternating=False):
 def largest_modulus(gamma, alternating=False):
     fast = (gamma + max(gamma**2 - 1, 0) ** 0.5) / 2 if gamma > 1 else 0.5
     return step_limit(gamma, True) if alternating else torch.tensor(2 / fast)
+
+
+@mutant(test_step_with_penalty, "the generator answers the slope before its penalty", of="matrix")
+def late_penalty(step, gamma, alternating=False):
+    A = update_matrix(step, 0.0, alternating)
+    A[0, 0] -= step * gamma
+    return A
 
 
 @mutant(test_step_with_penalty, "the limit of the flow: any step will do", of="limit")
@@ -618,8 +653,6 @@ def one_sided(x, s):
 def test_batches_broadcast_and_keep_the_dtype():
     x = points(torch.Generator().manual_seed(1), 4)
     gamma = torch.tensor([[0.3], [1.7]], dtype=DOUBLE)
-    assert non_saturating(x, gamma).shape == (2, 4, 3)
-    assert torch.equal(non_saturating(x, gamma)[1, 2], non_saturating(x[2], 1.7))
     assert update(velocity, x, gamma, alternating=True).shape == (2, 4, 3)
     assert torch.equal(update(velocity, x, gamma, True)[1, 2], update(velocity, x[2], 1.7, True))
     assert update_matrix(gamma, gamma, True).shape == (2, 1, 3, 3)
@@ -663,6 +696,16 @@ def test_the_period_of_large_circles_does_not_overflow_before_it_must():
     assert abs(period(x).item() / float(expected) - 1) < 1e-12
 
 
+@pytest.mark.parametrize("gamma", [1e-200, 1 - 1e-9, 1 + 1e-9, 1e9, 1e200])
+def test_limits_of_small_and_large_weights_keep_their_digits(gamma):
+    with mpmath.workdps(500):
+        g = mpmath.mpf(gamma)
+        both = 4 * g if g <= 1 else 4 / (g + mpmath.sqrt(g**2 - 1))
+        expected = [float(both), float(4 / (g + mpmath.sqrt(g**2 + 1)))]
+    found = [float(step_limit(gamma)), float(step_limit(gamma, alternating=True))]
+    assert found == pytest.approx(expected, rel=1e-15, abs=0)
+
+
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     "function",
@@ -688,7 +731,7 @@ def test_bad_arguments_raise():
             update_matrix(wrong)
     with pytest.raises(ValueError, match=re.escape("state must end in a dimension of 3, got")):
         update(velocity, x[:2], 0.1)
-    for function in (step_limit, partial(update_matrix, 0.1), partial(non_saturating, x)):
+    for function in (step_limit, partial(update_matrix, 0.1)):
         with pytest.raises(ValueError, match=re.escape("gamma must be at least 0, got -0.5")):
             function(-0.5)
     with pytest.raises(ValueError, match=re.escape("scale must be at least 0, got -0.5")):
