@@ -1,7 +1,7 @@
 r"""The bilinear game $V(d, g) = dg$ and the updates that are used to solve it, as matrices.
 
-Player $d$ ascends, player $g$ descends. Near its equilibrium a smooth game with no curvature of its
-own in either player is this one, or its form $d^\top Bg$ with vectors and a matrix.
+Player $d$ ascends, player $g$ descends. To second order around an equilibrium, every smooth game of
+two opponents without curvature of their own is $d^\top Bg$, with vectors and a matrix.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,9 @@ __all__ = ["flow", "invariant", "spectral_radius", "trajectory", "update_matrix"
 Value = float | Float[Tensor, "*#batch"]
 r"""A number or a tensor of them; where there are only numbers, they count as float64."""
 
-_Arguments = tuple[Tensor, list[Tensor], int, bool]
-_METHODS = "simultaneous", "alternating", "proximal", "optimistic"
-_OPTIONS = {name: {"payoff"} for name in _METHODS} | {
-    "extragradient": {"payoff", "inner_steps", "eta"},
+_MEMORY = "optimistic", "momentum"
+_OPTIONS = {name: {"payoff"} for name in ("simultaneous", "alternating", "proximal", "optimistic")} | {
+    "extragradient": {"payoff", "eta", "inner_steps"},
     "consensus": {"payoff", "gamma"},
     "momentum": {"payoff", "beta", "alternating"},
 }
@@ -48,16 +47,15 @@ def flow(state: Float[Tensor, "*batch 2"], time: Value) -> Float[Tensor, "*batch
         The flow $d' = g$, $g' = -d$ moves every point on its circle around the origin, clockwise in
         the plane of $(d, g)$, once in the time $2\pi$: it neither converges nor diverges.
         Simultaneous steps $\alpha = T/N$ up to the time $T$ multiply the distance from the origin
-        by $(1 + \alpha^2)^{N/2}$ instead of 1, and
-        $\tfrac12 \alpha T - \tfrac14 \alpha^3 T \le \tfrac{N}{2} \log(1 + \alpha^2)
-        \le \tfrac12 \alpha T$. The factor tends to 1 as $\alpha \to 0$ at fixed $T$, and to
-        infinity as $T \to \infty$ at fixed $\alpha$.
+        by $(1 + \alpha^2)^{N/2}$ instead of 1, and $\tfrac12 \alpha T - \tfrac14 \alpha^3 T
+        \le \tfrac{N}{2} \log(1 + \alpha^2) \le \tfrac12 \alpha T$. The factor tends to 1 as
+        $\alpha \to 0$ at fixed $T$, and to infinity as $T \to \infty$ at fixed $\alpha$.
 
     Arguments:
         state: The players $(d, g)$ at the time 0.
         time: The time $t$, of either sign.
     """
-    t = torch.as_tensor(time, dtype=state.dtype, device=state.device)[..., None]
+    t = _like(state, time)[..., None]
     return t.cos() * state + t.sin() * velocity(state)
 
 
@@ -69,20 +67,17 @@ def invariant(state: Float[Tensor, "*batch 2"], step: Value) -> Float[Tensor, "*
         update is $\begin{pmatrix} 1 & \alpha \\ -\alpha & 1 - \alpha^2 \end{pmatrix}$, of
         determinant 1 and trace $2 - \alpha^2$, and $d^2 + g^2 + \alpha dg$ never changes.
         For $\alpha < 2$ the orbit of $x_0 \ne 0$ stays on an ellipse around the origin, bounded,
-        without a limit; the mean of its first $k$ points tends to 0 as $1/k$. For $\alpha = 2$
-        the eigenvalue $-1$ is double and defective, and orbits grow linearly, except those with
-        $d = -g$. For $\alpha > 2$ the spectral radius is
+        without a limit; the mean of its first $k$ points is at most of order $1/k$. For
+        $\alpha = 2$ the eigenvalue $-1$ is double and defective, and orbits grow linearly, except
+        those with $d = -g$. For $\alpha > 2$ the spectral radius is
         $\tfrac14 (\alpha + \sqrt{\alpha^2 - 4})^2 > 1$, 1.221301 at $\alpha = 2.01$.
 
     Arguments:
         state: The players $(d, g)$ after a whole round, when both have moved.
-        step: The step $\alpha$, positive.
+        step: The step $\alpha$.
     """
     d, g = state.unbind(-1)
-    alpha = torch.as_tensor(step, dtype=state.dtype, device=state.device)
-    if not (alpha > 0).all():
-        raise ValueError(f"step must be above 0, got {step}")
-    return d**2 + g**2 + alpha * d * g
+    return d**2 + g**2 + _like(state, step) * d * g
 
 
 def update_matrix(method: str, step: Value, **options: Any) -> Float[Tensor, "... n n"]:
@@ -112,47 +107,32 @@ def update_matrix(method: str, step: Value, **options: Any) -> Float[Tensor, "..
     Arguments:
         method: One of the names above.
         step: The step $\alpha$, positive.
-        **options: `gamma`, the weight $\gamma \ge 0$ of consensus. `beta`, the momentum $\beta$,
+        **options: `gamma`, the weight $\gamma$ of consensus. `beta`, the momentum $\beta$,
             and `alternating=True` if $g$ answers the new $d$. `eta`, the positive step $\eta$ with
             which extragradient looks ahead, $\alpha$ by default; `inner_steps`, how often it does,
             $\tilde x \leftarrow x + \eta J\tilde x$ from $\tilde x = x$, 1 by default. With any
-            method `payoff`, a square matrix $B$ for the game $d^\top Bg$ of two vectors.
+            method `payoff`, a matrix $B$ for the game $d^\top Bg$ of two vectors.
     """
     B, numbers, inner_steps, alternating = _arguments(method, step, options)
-    n = B.shape[-1]
-    up = torch.nn.functional.pad(B, (n, 0, 0, n))
-    down = -up.mT
-    J, I = up + down, torch.eye(2 * n).to(up)  # noqa: E741  (the letter of the formula)
-    alpha, beta, gamma, eta = (v[..., None, None] for v in numbers)
-    match method:
-        case "simultaneous":
-            return I + alpha * J
-        case "alternating":
-            return (I + alpha * down) @ (I + alpha * up)
-        case "extragradient":
-            ahead = I
-            for _ in range(inner_steps):
-                ahead = I + eta * J @ ahead
-            return I + alpha * J @ ahead
-        case "proximal":
-            inverse: Tensor = torch.linalg.solve(I - alpha * J, I)
-            return inverse
-        case "consensus":
-            return I + alpha * (J + gamma * J @ J)
-        case "optimistic":
-            return _with_memory(I + 2 * alpha * J, -alpha * J)
-    if not alternating:
-        return _with_memory((1 + beta) * I + alpha * J, -beta * I)
-    answer = I + alpha * down
-    return _with_memory(answer @ ((1 + beta) * I + alpha * up), -beta * answer)
+    up = torch.nn.functional.pad(B, (B.shape[-2], 0, 0, B.shape[-1]))
+    numbers = [v[..., None, None] for v in numbers]
+    in_turn = alternating or method == "alternating"
+    now, before = _update(method, up if in_turn else up - up.mT, numbers, inner_steps)
+    if in_turn:
+        answer, _ = _update("simultaneous", -up.mT, numbers, inner_steps)
+        now, before = answer @ now, answer @ before
+    if method not in _MEMORY:
+        return now
+    top = torch.cat([now, before.expand_as(now)], -1)
+    return torch.cat([top, torch.eye(*top.shape[-2:]).to(top).expand_as(top)], -2)
 
 
 def spectral_radius(method: str, step: Value, **options: Any) -> Float[Tensor, "..."]:
     r"""Returns $\rho(A)$, the largest modulus of an eigenvalue of the `update_matrix`.
 
-    It comes from the closed forms of the eigenvalues; only momentum with `alternating=True` needs
-    the roots of a polynomial. Near its best step and momentum three of these coincide, and with
-    rounding errors of $10^{-16}$ their modulus is certain to some $10^{-5}$, by any road.
+    It comes from closed forms, only for momentum with `alternating=True` from a solver. Near the
+    best momentum, where three eigenvalues meet, rounding errors of $10^{-16}$ leave their modulus
+    certain to some $10^{-5}$. Where eigenvalues meet, autograd may return nan.
 
     Claim: bilinear-divergence
         The simultaneous update of $V(d, g) = dg$ with step $\alpha > 0$ has the eigenvalues
@@ -169,24 +149,17 @@ def spectral_radius(method: str, step: Value, **options: Any) -> Float[Tensor, "
         **options: As in `update_matrix`.
     """
     B, numbers, inner_steps, alternating = _arguments(method, step, options)
-    sigma = torch.linalg.svdvals(B) if "payoff" in options else B[..., 0]
-    alpha, beta, gamma, eta = (v[..., None] for v in numbers)
-    alpha, gamma, eta = sigma * alpha, sigma * gamma, sigma * eta
     if alternating:
-        return _quartic_root(alpha, beta).square().amax(-1).to(alpha.dtype)
-    i, none = 1j * torch.ones_like(alpha), torch.zeros_like(alpha)
-    ahead = sum((i * eta) ** n for n in range(inner_steps + 1))
-    b, c = {
-        "simultaneous": (1 + i * alpha, none),
-        "alternating": (2 - alpha**2 + none * i, none + 1),
-        "extragradient": (1 + i * alpha * ahead, none),
-        "proximal": (1 / (1 - i * alpha), none),
-        "consensus": (1 - alpha * gamma + i * alpha, none),
-        "optimistic": (1 + 2 * i * alpha, i * alpha),
-        "momentum": (1 + beta + i * alpha, beta),
-    }[method]
-    root = (b * b - 4 * c).sqrt()
-    return torch.maximum((b + root).abs(), (b - root).abs()).amax(-1) / 2
+        values: Tensor = torch.linalg.eigvals(update_matrix(method, step, **options).double())
+        return values.abs().amax(-1).to(B.dtype)
+    still = int(B.shape[-2] != B.shape[-1])
+    s = torch.nn.functional.pad(torch.linalg.svdvals(B), (0, still))[..., None, None]
+    numbers = [v[..., None, None, None] for v in numbers]
+    now, before = _update(method, 1j * s, numbers, inner_steps)
+    if method == "alternating":
+        now, before = 2 - (numbers[0] * s) ** 2, before - 1
+    root = (now**2 + 4 * before).sqrt()
+    return torch.maximum((now + root).abs(), (now - root).abs()).amax((-3, -2, -1)) / 2
 
 
 def trajectory(
@@ -200,24 +173,23 @@ def trajectory(
     Methods with memory begin at rest, $x_{-1} = x_0$.
 
     Claim: x-bilinear-schedule
-        For simultaneous steps of any sizes $\alpha_1, \dots, \alpha_k$,
+        For simultaneous steps of any sizes $\alpha_1, \alpha_2, \dots > 0$ from $x_0 \ne 0$,
         $\lVert x_k \rVert^2 = \lVert x_0 \rVert^2 \prod_{j \le k} (1 + \alpha_j^2)$. The distance
-        from the equilibrium never decreases, whatever the schedule. It stays bounded if and only
-        if $\sum \alpha_j^2 < \infty$, and if also $\sum \alpha_j = \infty$, the players circle for
-        ever. With $\alpha_j = 1/j$ the squared distance grows by $\sinh(\pi)/\pi$, 3.67607791
-        times.
+        from the equilibrium grows at every step, and stays bounded if and only if
+        $\sum \alpha_j^2 < \infty$. If also $\sum \alpha_j = \infty$, the players circle for ever.
+        With $\alpha_j = 1/j$ the squared distance grows by $\sinh(\pi)/\pi$, 3.67607791 times.
 
     Arguments:
         method: As in `update_matrix`.
         start: The players $x_0 = (d, g)$.
         steps: The steps $\alpha_1, \dots, \alpha_k$, positive.
-        **options: As in `update_matrix`, each the same in all updates.
+        **options: As in `update_matrix`, each for all updates or, in a batch, one for each.
     """
-    sizes = torch.as_tensor(steps, dtype=start.dtype, device=start.device)
-    if sizes.ndim != 1:
-        raise ValueError(f"steps must have one dimension, got shape {tuple(sizes.shape)}")
+    sizes = _like(start, steps)
     matrices = update_matrix(method, sizes, **options).to(start)
-    n, copies = start.shape[-1], 2 if method in ("optimistic", "momentum") else 1
+    if sizes.ndim != 1 or matrices.shape[:-2] != sizes.shape:
+        raise ValueError(f"steps must be one sequence, got shape {tuple(matrices.shape[:-2])}")
+    n, copies = start.shape[-1], 1 + (method in _MEMORY)
     if matrices.shape[-1] != copies * n:
         raise ValueError(f"start must hold {matrices.shape[-1] // copies} numbers, got {n}")
     points = [torch.cat([start] * copies, -1)]
@@ -226,44 +198,53 @@ def trajectory(
     return torch.stack(points, -2)[..., :n]
 
 
-def _arguments(method: str, step: Value, options: dict[str, Any]) -> _Arguments:
+def _like(state: Tensor, value: Any) -> Tensor:
+    """Numbers in the dtype of the players."""
+    if not state.is_floating_point():
+        raise ValueError(f"players must have a floating dtype, got {state.dtype}")
+    return torch.as_tensor(value, dtype=state.dtype, device=state.device)
+
+
+def _arguments(method: str, step: Value, options: dict[str, Any]) -> tuple[Tensor, list[Tensor], int, bool]:
     """The arguments, checked; numbers are alpha, beta, gamma and eta, all of one dtype."""
     if method not in _OPTIONS:
         raise ValueError(f"method must be one of {', '.join(sorted(_OPTIONS))}, got {method!r}")
+    options = {name: value for name, value in options.items() if value is not None}
     if unknown := sorted(set(options) - _OPTIONS[method]):
         raise ValueError(f"options of {method} are {sorted(_OPTIONS[method])}, got {unknown}")
     for name in sorted({"beta", "gamma"} & _OPTIONS[method] - set(options)):
         raise ValueError(f"{name} must be given for {method}")
-    inner_steps = options.get("inner_steps", 1)
+    values = {"payoff": [[1.0]], "step": step, "beta": 0.0, "gamma": 0.0, "eta": step} | options
+    inner_steps, alternating = values.pop("inner_steps", 1), values.pop("alternating", False)
     if inner_steps < 1 or inner_steps % 1:
         raise ValueError(f"inner_steps must be a whole number, at least 1, got {inner_steps}")
-    values = {"payoff": [[1.0]], "step": step, "beta": 0.0, "gamma": 0.0, "eta": step}
-    values |= {name: v for name, v in options.items() if name in values and v is not None}
     given = [v for v in values.values() if isinstance(v, Tensor)]
     dtype = torch.result_type(1.0 * sum(v.sum() for v in given), 1.0) if given else torch.float64
     device = given[0].device if given else None
     numbers = [torch.as_tensor(v, dtype=dtype, device=device) for v in values.values()]
-    domains = "a number", "above 0", "a number", "at least 0", "above 0"
-    for name, value, domain in zip(values, numbers, domains, strict=True):
-        low = {"above 0": value > 0, "at least 0": value >= 0}.get(domain, True)
-        if not (value.isfinite() & low).all():
-            raise ValueError(f"{name} must be {domain} and finite, got {value.tolist()}")
-    if numbers[0].ndim < 2 or numbers[0].shape[-1] != numbers[0].shape[-2]:
-        raise ValueError(f"payoff must be square, got shape {tuple(numbers[0].shape)}")
-    return numbers[0], numbers[1:], inner_steps, options.get("alternating", False)
+    for name, value in zip(values, numbers, strict=True):
+        positive = name in ("step", "eta")
+        if not (value.isfinite() & (value > 0 if positive else True)).all():
+            raise ValueError(f"{name} must be {'above 0 and ' * positive}finite, got {value.tolist()}")
+    if numbers[0].ndim < 2:
+        raise ValueError(f"payoff must be a matrix, got shape {tuple(numbers[0].shape)}")
+    return numbers[0], numbers[1:], inner_steps, alternating
 
 
-def _with_memory(now: Tensor, before: Tensor) -> Tensor:
-    """The matrix that takes (x, y) to (now x + before y, x)."""
-    one = torch.eye(now.shape[-1]).to(now).expand_as(now)
-    top = torch.cat([now, before.expand_as(now)], -1)
-    return torch.cat([top, torch.cat([one, 0 * one], -1)], -2)
-
-
-def _quartic_root(alpha: Tensor, beta: Tensor) -> Tensor:
-    """The largest modulus of the zeros of u^4 - alpha u^3 + (1 + beta) u^2 + beta."""
-    alpha, beta = alpha.double() + 0 * beta, beta.double() + 0 * alpha
-    first = torch.stack([alpha, -1 - beta, 0 * beta, -beta], -1)[..., None, :]
-    rest = torch.eye(3, 4).to(first).expand(*beta.shape, 3, 4)
-    roots: Tensor = torch.linalg.eigvals(torch.cat([first, rest], -2))
-    return roots.abs().amax(-1)
+def _update(method: str, J: Tensor, numbers: list[Tensor], inner_steps: int) -> tuple[Tensor, Tensor]:
+    """The factors of the players and of those before; J is their turn, gamma 0 but for consensus."""
+    alpha, beta, gamma, eta = numbers
+    one = torch.eye(J.shape[-1]).to(J)
+    match method:
+        case "extragradient":
+            ahead = one
+            for _ in range(inner_steps):
+                ahead = one + eta * J @ ahead
+            return one + alpha * J @ ahead, 0 * one
+        case "proximal":
+            return torch.linalg.inv(one - alpha * J), 0 * one
+        case "optimistic":
+            return one + 2 * alpha * J, -alpha * J
+        case "momentum":
+            return (1 + beta) * one + alpha * J, -beta * one
+    return one + alpha * (J + gamma * J @ J), 0 * one

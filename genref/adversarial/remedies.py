@@ -3,7 +3,8 @@ r"""Updates that make the bilinear game converge: from which steps, and how fast
 All statements are about the `update_matrix` of a method in the game $V(d, g) = dg$, in which $d$
 ascends and $g$ descends. A method *converges* if its spectral radius $\rho$ is below 1: then the
 players tend to the equilibrium from every start, and otherwise there is a start from which they do
-not. In a game $d^\top Bg$ every singular value $s_i$ of $B$ plays a game of its own.
+not. In a game $d^\top Bg$ every singular value $s_i$ of $B$ plays a game of its own, and players
+whose singular value is 0 stand still.
 """
 
 import math
@@ -27,12 +28,12 @@ __all__ = [
 
 def largest_step(
     method: str,
-    payoff: Float[Tensor, "*batch n n"] | None = None,
+    payoff: Float[Tensor, "*batch m n"] | None = None,
     gamma: float = 1.0,
     beta: float = 0.0,
     alternating: bool = False,
 ) -> Float[Tensor, "*batch"]:
-    r"""Returns the bound below which every step of a method converges, 0 if none does.
+    r"""Returns the bound below which all players that move converge, 0 if no step does it.
 
     Claim: x-bilinear-proximal
         In the game $V = dg$ the proximal update $x^+ = x + \alpha Jx^+$ has
@@ -51,11 +52,12 @@ def largest_step(
         distance from the equilibrium falls as $k\, 2^{-k/2}$.
 
     Claim: x-bilinear-matrix
-        Let $B$ be square with the singular values $s_{\max} \ge \dots \ge s_{\min} > 0$ and
-        $V(d, g) = d^\top Bg$. The eigenvalues of an update, by any method of `update_matrix`, are
-        those of the games $V = dg$ with $\alpha s_i$ in place of $\alpha$, and with $\gamma s_i$
-        and $\eta s_i$ in place of $\gamma$ and $\eta$. So $\rho$ is the largest of theirs. With
-        $\kappa = s_{\max}/s_{\min}$, the optimistic update with $\alpha = 1/(2 s_{\max})$ has
+        Let $V(d, g) = d^\top Bg$ with a real matrix $B$ and its singular values $s_i$, 0 among
+        them if $B$ is not square. The eigenvalues of an update, by any method of `update_matrix`,
+        are those of the games $V = dg$ with $\alpha s_i$ in place of $\alpha$, and with
+        $\gamma s_i$ and $\eta s_i$ in place of $\gamma$ and $\eta$. So $\rho$ is the largest of
+        theirs, and no method converges if some $s_i$ is 0. If none is, let
+        $\kappa = s_{\max}/s_{\min}$. Then the optimistic update with $\alpha = 1/(2 s_{\max})$ has
         $\rho^2 = \tfrac12 (1 + \sqrt{1 - \kappa^{-2}})$, so that $1 - \rho \approx 1/(8\kappa^2)$,
         and extragradient with $\alpha = 1/(\sqrt2\, s_{\max})$ has
         $\rho^2 = 1 - \tfrac12 \kappa^{-2} + \tfrac14 \kappa^{-4}$, so that
@@ -63,7 +65,7 @@ def largest_step(
 
     Arguments:
         method: As in `update_matrix`; extragradient looks ahead once and with the step $\alpha$.
-        payoff: The matrix $B$, 1 by default.
+        payoff: The matrix $B$, not 0, of any shape; 1 by default.
         gamma: The weight $\gamma > 0$ of consensus.
         beta: The momentum $\beta$.
         alternating: Whether the second player answers the new state of the first, in momentum.
@@ -71,6 +73,8 @@ def largest_step(
     _above_zero("gamma", gamma)
     B = torch.ones(1, 1, dtype=torch.float64) if payoff is None else payoff
     s = torch.linalg.matrix_norm(B, 2)
+    if not (s > 0).all():
+        raise ValueError("payoff must not be 0, or no player moves")
     momentum = 2 * (1 + beta) if alternating and -1 < beta < 0 else 0
     limits: dict[str, Tensor] = {
         "simultaneous": 0 * s,
@@ -158,7 +162,7 @@ def momentum_polynomial(
         alternating: Whether $g$ answers the new $d$.
     """
     given = [v for v in (step, beta) if isinstance(v, Tensor)]
-    like = given[0] if given else torch.zeros((), dtype=torch.float64)
+    like = 1.0 * given[0] * given[-1] if given else torch.zeros((), dtype=torch.float64)
     alpha, b = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in (step, beta))
     alpha, b = alpha + 0 * b, b + 0 * alpha
     c = [torch.ones_like(b), -2 - 2 * b, (1 + b) ** 2 + 2 * b, -2 * b * (1 + b), b * b]

@@ -161,6 +161,12 @@ def test_fixed_point(evidence, field=velocity, matrix=update_matrix):
     evidence.exact((len(zeros), still), (1, []), oracle="the equations of the gradient by sympy")
     evidence.exact(zeros, [{D: 0, G: 0}], oracle="the point of the claim")
     for step in uniform(evidence.generator, 0.05, 3, 5).tolist():
+        evidence.numeric(
+            points.detach() @ matrix("simultaneous", step).mT,
+            points.detach() + step * slopes * torch.tensor([1, -1]),
+            bound=1e-14,
+            oracle="one step with the gradient of V by autograd",
+        )
         A = sp.Matrix(matrix("simultaneous", step).tolist()).applyfunc(sp.Rational)
         fixed = sp.solve(A * sp.Matrix([D, G]) - sp.Matrix([D, G]), [D, G])
         one_step = [x + step * s for x, s in zip((D, G), slope(D, G), strict=True)]
@@ -178,6 +184,9 @@ def test_fixed_point(evidence, field=velocity, matrix=update_matrix):
     for d, g in uniform(evidence.generator, -3, 3, 10, 2).tolist():
         better = max(at(VALUE, d + s, g) - at(VALUE, d, g) for s in (-1, 1))
         evidence.ordered(0.0, float(better), bound=0, oracle="a better reply of d, where g is not 0")
+        better = max(at(VALUE, d, g) - at(VALUE, d, g + s) for s in (-1, 1))
+        evidence.ordered(0.0, float(better), bound=0, oracle="a better reply of g, where d is not 0")
+    evidence.exact([at(VALUE, D, 0), at(VALUE, 0, G)], [0, 0], oracle="no better reply at the origin")
 
 
 @mutant(test_fixed_point, "E002-25: the gradient is (g, -d), so the step of g goes up", of="field")
@@ -193,6 +202,11 @@ def swapped(state):
 @mutant(test_fixed_point, "only g moves, and (0, 1) is fixed too", of="matrix")
 def one_moves(method, step):
     return torch.tensor([[1, 0], [-step, 1]], dtype=DOUBLE)
+
+
+@mutant(test_fixed_point, "g answers the new d: the same point and determinant, another update", of="matrix")
+def in_turn(method, step):
+    return update_matrix("alternating", step)
 
 
 @mutant(test_fixed_point, "E002-26: the determinant of A instead of A - I", of="matrix")
@@ -308,6 +322,14 @@ def test_schedule(evidence, run=trajectory):
         lost = (ratios[:-1] - ratios[1:]).max()
         evidence.ordered(lost, 0.0, bound=0, oracle="no distance is less than the one before")
     n, start = 4000, uniform(evidence.generator, -2, 2, 2)
+    slow = run("simultaneous", start, [k**-0.5 for k in range(1, n + 1)]).square().sum(-1)
+    evidence.numeric(
+        slow / slow[0],
+        list(range(1, n + 2)),
+        bound=1e-11,
+        relative=True,
+        oracle="the product of 1 + 1/k, which telescopes: unbounded, as the sum of 1/k",
+    )
     points = run("simultaneous", start, [1 / k for k in range(1, n + 1)])
     grown = float(points[-1].square().sum() / points[0].square().sum())
     partial = float(abs(mp.gamma(n + 1 + 1j) / mp.gamma(n + 1) / mp.gamma(1 + 1j)) ** 2)
@@ -504,6 +526,22 @@ def test_every_method_is_the_game_as_played(method, options):
         assert radius.item() == pytest.approx(radius_of(game), abs=1e-12)
 
 
+@pytest.mark.parametrize(("method", "options"), CASES)
+def test_a_batch_of_steps_is_each_of_them(method, options):
+    start = torch.tensor([1.0, -0.4], dtype=DOUBLE)
+    B = torch.tensor([[0.8, -0.3, 1.2], [0.1, 0.5, -0.7]], dtype=DOUBLE)
+    for n in range(1, 6):
+        steps = torch.linspace(0.2, 0.9, n, dtype=DOUBLE)
+        for game in ({}, {"payoff": B}):
+            for made in (update_matrix, spectral_radius):
+                each = [made(method, step.item(), **options, **game) for step in steps]
+                torch.testing.assert_close(made(method, steps, **options, **game), torch.stack(each))
+        point = torch.cat([start, start]) if method in ("optimistic", "momentum") else start
+        for step in steps.tolist():
+            point = tensor(played(method, step, **options)) @ point
+        torch.testing.assert_close(trajectory(method, start, steps, **options)[-1], point[:2])
+
+
 def test_all_methods_are_listed():
     with pytest.raises(ValueError, match=re.escape(", ".join(sorted(METHODS)))):
         update_matrix("sgd", 0.1)
@@ -521,6 +559,15 @@ def test_a_matrix_game_falls_apart_into_small_ones(method, options):
     torch.testing.assert_close(
         update_matrix(method, step, payoff=one, **options), update_matrix(method, step, **options)
     )
+    for m, n in ((1, 3), (3, 1), (4, 2)):
+        B = torch.randn(2, m, n, generator=generator, dtype=DOUBLE)
+        whole = torch.zeros(2, max(m, n), max(m, n), dtype=DOUBLE)
+        whole[:, :m, :n] = B
+        radius = spectral_radius(method, step, payoff=B, **options)
+        torch.testing.assert_close(radius, spectral_radius(method, step, payoff=whole, **options))
+        largest = torch.linalg.eigvals(update_matrix(method, step, payoff=B, **options)).abs().amax(-1)
+        torch.testing.assert_close(radius, largest, atol=1e-7, rtol=0)
+        assert (radius >= 1 - 1e-9).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -557,10 +604,21 @@ def test_a_run_with_memory_starts_from_rest():
 
 
 def test_a_run_of_a_matrix_game():
-    B = torch.tensor([[1.0, 2.0], [0.0, -1.5]], dtype=DOUBLE)
-    d, g = torch.tensor([1.0, 2.0, -0.5, 0.3], dtype=DOUBLE).split(2)
+    B = torch.tensor([[1.0, 2.0, 0.4], [0.0, -1.5, 0.7]], dtype=DOUBLE)
+    d, g = torch.tensor([1.0, 2.0, -0.5, 0.3, 0.9], dtype=DOUBLE).split([2, 3])
     points = trajectory("simultaneous", torch.cat([d, g]), [0.2], payoff=B)
     torch.testing.assert_close(points[1], torch.cat([d + 0.2 * B @ g, g - 0.2 * B.mT @ d]))
+    points = trajectory("alternating", torch.cat([d, g]), [0.2], payoff=B)
+    d = d + 0.2 * B @ g
+    torch.testing.assert_close(points[1], torch.cat([d, g - 0.2 * B.mT @ d]))
+
+
+def test_an_option_may_change_from_one_update_to_the_next():
+    start, gamma = torch.tensor([1.0, -0.5], dtype=DOUBLE), torch.tensor([0.4, 1.3], dtype=DOUBLE)
+    points = trajectory("consensus", start, [0.2, 0.3], gamma=gamma)
+    for step, weight in ((0.2, 0.4), (0.3, 1.3)):
+        start = start + step * (velocity(start) - weight * start)
+    torch.testing.assert_close(points[-1], start)
 
 
 @pytest.mark.usefixtures("untyped")
@@ -575,13 +633,12 @@ def test_a_run_of_a_matrix_game():
         ("simultaneous", 0.1, {"beta": 0.5}, "options of simultaneous are ['payoff'], got ['beta']"),
         ("consensus", 0.1, {}, "gamma must be given for consensus"),
         ("momentum", 0.1, {}, "beta must be given for momentum"),
-        ("consensus", 0.1, {"gamma": -1.0}, "gamma must be at least 0 and finite, got -1.0"),
-        ("momentum", 0.1, {"beta": math.nan}, "beta must be a number and finite, got nan"),
+        ("momentum", 0.1, {"beta": None}, "beta must be given for momentum"),
+        ("momentum", 0.1, {"beta": math.nan}, "beta must be finite, got nan"),
         ("extragradient", 0.1, {"eta": 0.0}, "eta must be above 0 and finite, got 0.0"),
         ("extragradient", 0.1, {"inner_steps": 0}, "inner_steps must be a whole number, at least 1"),
         ("extragradient", 0.1, {"inner_steps": 1.5}, "inner_steps must be a whole number"),
-        ("optimistic", 0.1, {"payoff": torch.ones(2, 3)}, "payoff must be square, got shape (2, 3)"),
-        ("optimistic", 0.1, {"payoff": torch.ones(2)}, "payoff must be square, got shape (2,)"),
+        ("optimistic", 0.1, {"payoff": torch.ones(2)}, "payoff must be a matrix, got shape (2,)"),
     ],
 )
 def test_bad_arguments_raise(method, step, options, words):
@@ -592,9 +649,18 @@ def test_bad_arguments_raise(method, step, options, words):
 
 @pytest.mark.usefixtures("untyped")
 def test_bad_states_raise():
-    with pytest.raises(ValueError, match=re.escape("step must be above 0, got -0.5")):
-        invariant(torch.ones(2), -0.5)
-    with pytest.raises(ValueError, match="steps must have one dimension"):
+    whole = torch.tensor([1, 0])
+    for call in (
+        lambda: flow(whole, 0.5),
+        lambda: invariant(whole, 1.5),
+        lambda: trajectory("simultaneous", whole, [1.5]),
+    ):
+        with pytest.raises(ValueError, match=re.escape("floating dtype, got torch.int64")):
+            call()
+    gamma = torch.tensor([[0.1], [0.2], [0.3]])
+    with pytest.raises(ValueError, match=re.escape("steps must be one sequence, got shape (3, 2)")):
+        trajectory("consensus", torch.ones(2), [0.1, 0.2], gamma=gamma)
+    with pytest.raises(ValueError, match="steps must be one sequence"):
         trajectory("simultaneous", torch.ones(2), torch.ones(2, 2))
     with pytest.raises(ValueError, match="start must hold 2 numbers, got 3"):
         trajectory("optimistic", torch.ones(3), [0.1])

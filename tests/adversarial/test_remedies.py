@@ -152,9 +152,15 @@ def test_optimistic(evidence, radius=spectral_radius, largest=largest_step, best
         radius("optimistic", best("optimistic")), 2**-0.5, bound=1e-15, oracle="the best radius of the claim"
     )
     start = uniform(evidence.generator, 0.5, 2, 2)
-    falls = run("optimistic", start, [0.5] * 400).norm(dim=-1)[[200, 400]]
-    rate = falls * torch.tensor([2.0**100 / 200, 2.0**200 / 400], dtype=DOUBLE)
-    evidence.numeric(rate[1] / rate[0], 1.0, bound=0.02, oracle="growth k of a Jordan block")
+    turn = (1 - 1j) / 2
+    double = [complex(*start) * (1 + k * (1 - turn)) * turn**k * 2 ** (k / 2) for k in range(401)]
+    grown = run("optimistic", start, [0.5] * 400) * 2 ** (torch.arange(401, dtype=DOUBLE)[:, None] / 2)
+    evidence.numeric(
+        grown,
+        [[z.real, z.imag] for z in double],
+        bound=1e-9,
+        oracle="the recursion with a double zero, from rest, in complex numbers",
+    )
 
 
 @mutant(test_optimistic, "converges for every step below 1", of="largest")
@@ -178,6 +184,13 @@ def added(method, step):
     matrix = update_matrix(method, step)
     matrix[:2, 2:] *= -1
     return torch.linalg.eigvals(matrix).abs().max()
+
+
+@mutant(test_optimistic, "the run starts from 0 before the first point", of="run")
+def from_nothing(method, start, steps):
+    k = torch.arange(len(steps) + 1)[:, None]
+    half = trajectory("simultaneous", start, [1.0] * len(steps)) / 2**k
+    return (k + 1) * half
 
 
 @mutant(test_optimistic, "no transient: the rate is that of simple eigenvalues", of="run")
@@ -530,35 +543,41 @@ def one_long_step(matrix, steps, weight):
 
 def vector_game(method, B, step, gamma, look):
     """The matrix of one update of the game with the payoff B, by derivatives in torch."""
-    n = len(B)
+    m, n = B.shape[0], sum(B.shape)
 
     def pull(x):
-        d, g = x[:n], x[n:]
         value = lambda d, g: d @ B @ g
-        first, last = torch.func.grad(value, (0, 1))(d, g)
+        first, last = torch.func.grad(value, (0, 1))(x[:m], x[m:])
         return torch.cat([first, -last])
 
     def update(state):
-        x, old = state[: 2 * n], state[2 * n :]
-        if method == "extragradient":
-            return x + step * pull(x + look * pull(x))
+        x, old = state[:n], state[n:]
+        if method.startswith("extragradient"):
+            ahead = x
+            for _ in range(3 if method.endswith("thrice") else 1):
+                ahead = x + look * pull(ahead)
+            return x + step * pull(ahead)
         if method == "consensus":
             penalty = lambda x: pull(x).square().sum() / 2
             return x + step * (pull(x) - gamma * torch.func.grad(penalty)(x))
         if method == "alternating":
-            d = x[:n] + step * pull(x)[:n]
-            return torch.cat([d, x[n:] + step * pull(torch.cat([d, x[n:]]))[n:]])
+            d = x[:m] + step * pull(x)[:m]
+            return torch.cat([d, x[m:] + step * pull(torch.cat([d, x[m:]]))[m:]])
         if method == "proximal":
             field = torch.func.jacrev(pull)(x)
-            return torch.linalg.solve(torch.eye(2 * n, dtype=DOUBLE) - step * field, x)
+            return torch.linalg.solve(torch.eye(n, dtype=DOUBLE) - step * field, x)
         if method == "optimistic":
             return torch.cat([x + step * (2 * pull(x) - pull(old)), x])
         if method == "momentum":
             return torch.cat([x + step * pull(x) - 0.3 * (x - old), x])
+        if method == "momentum in turn":
+            d = (x + step * pull(x) - 0.3 * (x - old))[:m]
+            g = x[m:] + step * pull(torch.cat([d, x[m:]]))[m:] - 0.3 * (x - old)[m:]
+            return torch.cat([d, g, x])
         return x + step * pull(x)
 
-    size = 4 * n if method in ("optimistic", "momentum") else 2 * n
-    return torch.func.jacrev(update)(torch.zeros(size, dtype=DOUBLE))
+    memory = method == "optimistic" or method.startswith("momentum")
+    return torch.func.jacrev(update)(torch.zeros(2 * n if memory else n, dtype=DOUBLE))
 
 
 def of_zeros(matrix):
@@ -573,31 +592,39 @@ def with_spectrum(generator, values):
 
 @pytest.mark.claim("x-bilinear-matrix")
 def test_matrix_games(evidence, radius=spectral_radius, largest=largest_step):
-    for n in (2, 3):
-        B = uniform(evidence.generator, -2, 2, n, n)
+    for m, n in ((2, 2), (3, 3), (2, 3), (3, 1)):
+        B = uniform(evidence.generator, -2, 2, m, n)
         s = np.linalg.svd(B.numpy(), compute_uv=False)
-        for method, options in {
+        games = [*s, 0.0] if m != n else s
+        for name, options in {
             "simultaneous": {},
             "alternating": {},
             "proximal": {},
             "optimistic": {},
             "extragradient": {"eta": 0.4},
+            "extragradient thrice": {"eta": 0.4, "inner_steps": 3},
             "consensus": {"gamma": 0.7},
             "momentum": {"beta": -0.3},
+            "momentum in turn": {"beta": -0.3, "alternating": True},
         }.items():
             for step in uniform(evidence.generator, 0.1, 1.5, 3).tolist():
-                matrix = vector_game(method, B, step, 0.7, 0.4)
                 small = [
-                    of_zeros(vector_game(method, torch.ones(1, 1, dtype=DOUBLE), step * x, 0.7 * x, 0.4 * x)) for x in s
+                    of_zeros(vector_game(name, torch.ones(1, 1, dtype=DOUBLE), step * x, 0.7 * x, 0.4 * x))
+                    for x in games
                 ]
-                known = of_zeros(matrix)
+                known = of_zeros(vector_game(name, B, step, 0.7, 0.4))
+                measured = radius(name.split()[0], step, payoff=B, **options)
                 evidence.numeric(
-                    radius(method, step, payoff=B, **options),
+                    measured,
                     known,
                     bound=1e-7,
                     oracle="derivatives of the vector game by torch, eigenvalues by numpy",
                 )
                 evidence.numeric(max(small), known, bound=1e-7, oracle="the same, game by game")
+                if m != n:
+                    evidence.ordered(-measured, -1.0, bound=1e-7, oracle="a player that stands still")
+        if m != n:
+            continue
         for method in ("extragradient", "optimistic", "consensus"):
             bound = float(largest(method, B, gamma=0.7))
             measured = [of_zeros(vector_game(method, B, f * bound, 0.7, f * bound)) < 1 for f in (0.99, 1.01)]
@@ -631,7 +658,7 @@ def test_matrix_games(evidence, radius=spectral_radius, largest=largest_step):
 
 @mutant(test_matrix_games, "the eigenvalues of B in place of its singular values", of="radius")
 def by_eigenvalues(method, step, payoff, **options):
-    values = torch.linalg.eigvals(payoff).abs()
+    values = torch.linalg.eigvals(payoff if len(payoff) == len(payoff.mT) else payoff @ payoff.mT).abs()
     return spectral_radius(method, step, payoff=torch.diag_embed(values), **options)
 
 
@@ -645,6 +672,12 @@ def only_largest(method, step, payoff, **options):
 def step_only(method, step, payoff, **options):
     values = torch.linalg.svdvals(payoff)
     return max(spectral_radius(method, step * s, **options) for s in values)
+
+
+@mutant(test_matrix_games, "the players left over are forgotten", of="radius")
+def none_left_over(method, step, payoff, **options):
+    values = torch.diag_embed(torch.linalg.svdvals(payoff))
+    return spectral_radius(method, step, payoff=values, **options)
 
 
 @mutant(test_matrix_games, "the bound of the smallest singular value", of="largest")
@@ -665,12 +698,32 @@ def test_the_bounds_of_all_methods():
     )
 
 
+def test_the_bound_of_players_that_move():
+    for shape, B in (
+        ((2, 3), [[1.2, 0.0, 0.0], [0.0, 0.7, 0.0]]),
+        ((3, 3), [[1.2, 0.0, 0.0], [0.0, 0.7, 0.0], [0.0, 0.0, 0.0]]),
+    ):
+        payoff = torch.tensor(B, dtype=DOUBLE)
+        assert payoff.shape == shape
+        bound = largest_step("extragradient", payoff).item()
+        start = torch.ones(sum(shape), dtype=DOUBLE)
+        for factor, arrives in ((0.98, True), (1.02, False)):
+            end = trajectory("extragradient", start, [factor * bound] * 2000, payoff=payoff)[-1]
+            moving = end[[0, 1, shape[0], shape[0] + 1]]
+            assert (moving.abs().max() < 1e-6) == arrives
+            assert end[-1] == 1
+
+
+@pytest.mark.usefixtures("untyped")
 def test_polynomials_broadcast_and_keep_the_dtype():
     step, beta = torch.tensor([[0.2], [0.5]]), torch.tensor([0.1, -0.3, 0.4])
     for alternating in (False, True):
         assert momentum_polynomial(step, beta, alternating).shape == (2, 3, 5)
         assert momentum_polynomial(step, beta, alternating).dtype == torch.float32
     assert momentum_polynomial(0.2, 0.3).dtype == DOUBLE
+    assert momentum_polynomial(step, beta.double()).dtype == DOUBLE
+    for given in ((torch.tensor(2), 0.3), (2.0, torch.tensor(0.3))):
+        torch.testing.assert_close(momentum_polynomial(*given), momentum_polynomial(2.0, 0.3).float())
     A = update_matrix("momentum", 0.7, beta=0.2, alternating=True)
     powers = sum(
         x * torch.linalg.matrix_power(A, n)
@@ -691,6 +744,7 @@ def test_lookahead_of_any_update():
     ("call", "words"),
     [
         (lambda: largest_step("gda"), "method must be one of simultaneous, alternating"),
+        (lambda: largest_step("momentum", torch.zeros(2, 3)), "payoff must not be 0"),
         (lambda: largest_step("consensus", gamma=0.0), "gamma must be above 0 and finite, got 0.0"),
         (lambda: best_step("proximal"), "method must be extragradient, optimistic or consensus"),
         (lambda: best_step("consensus", gamma=-1.0), "gamma must be above 0 and finite, got -1.0"),
