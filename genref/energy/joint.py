@@ -17,7 +17,6 @@ __all__ = [
     "certificate",
     "joint_codes",
     "joint_scores",
-    "least_loss",
     "query",
     "ring",
     "two_encoder_cap",
@@ -88,6 +87,21 @@ def joint_codes(
 
     The vector $y_j^\perp$ is at right angles to $y_j$, so $z_{ij}^\top y_j = s_{ij}$.
 
+    Claim: contrastive-tradeoffs
+        Let $N \ge 2$ pairs be matched one to one, $\tau > 0$ and
+        $L = \frac1N \sum_i [-s_{ii} + \log \sum_{j=1}^N e^{s_{ij}}]$. Two encoders give
+        $s_{ij} = z_i^\top y_j / \tau$ with $z_i, y_j \in S^d$, a matrix of rank at most $d + 1$.
+        For all of them
+        $$L \ge \log \bigl( 1 + (N - 1)\, e^{-N / ((N - 1) \tau)} \bigr),$$
+        with equality if and only if $z_i = y_i$ are the corners of a regular simplex, which exists
+        in $S^d$ if and only if $N \le d + 2$. A joint encoder gives
+        $s_{ij} = z_{ij}^\top y_j / \tau$. If $d \ge 1$, this can be every matrix with entries in
+        $[-1/\tau, 1/\tau]$, whatever the $y_j$ are, and the least $L$ is
+        $\log(1 + (N - 1)\, e^{-2 / \tau})$. For $N = 6$ and $\tau = 1$ this is 0.516814, and two
+        encoders have at least 0.918676 in any dimension; at the corners of a regular hexagon in
+        $S^1$ they have 1.027709. For $N$ rows and $M$ columns two encoders take $N + M$ passes and
+        a joint one takes $NM$ of $h$ and $M$ of $g$.
+
     Arguments:
         scores: Any numbers $s_{ij} \in [-1, 1]$.
         y: Unit vectors in two dimensions or more.
@@ -107,63 +121,36 @@ def joint_codes(
     return z
 
 
-def least_loss(pairs: int, temperature: float = 1.0, joint: bool = False) -> float:
-    r"""Returns $\log(1 + (N - 1) e^{-\Delta / \tau})$, the least loss of $N$ one-to-one pairs.
-
-    The gap $\Delta$ is $N / (N - 1)$ for two encoders and 2 for a joint one.
-
-    Claim: contrastive-tradeoffs
-        Let $N \ge 2$ pairs be matched one to one, $\tau > 0$ and
-        $L = \frac1N \sum_i [-s_{ii} + \log \sum_{j=1}^N e^{s_{ij}}]$. Two encoders give
-        $s_{ij} = z_i^\top y_j / \tau$ with $z_i, y_j \in S^d$, a matrix of rank at most $d + 1$.
-        For all of them
-        $$L \ge \log \bigl( 1 + (N - 1)\, e^{-N / ((N - 1) \tau)} \bigr),$$
-        with equality if and only if $z_i = y_i$ are the corners of a regular simplex, which exists
-        in $S^d$ if and only if $N \le d + 2$. A joint encoder gives
-        $s_{ij} = z_{ij}^\top y_j / \tau$. If $d \ge 1$, this can be every matrix with entries in
-        $[-1/\tau, 1/\tau]$, whatever the $y_j$ are, and the least $L$ is
-        $\log(1 + (N - 1)\, e^{-2 / \tau})$. For $N = 6$ and $\tau = 1$ this is 0.516814, and two
-        encoders have at least 0.918676 in any dimension; at the corners of a regular hexagon in
-        $S^1$ they have 1.027709. For $N$ rows and $M$ columns two encoders take $N + M$ passes and
-        a joint one takes $NM$ of $h$ and $M$ of $g$.
-
-    Arguments:
-        pairs: The number $N \ge 2$.
-        temperature: The number $\tau > 0$.
-        joint: Whether the encoder of $x$ sees $x'$ too.
-    """
-    if pairs < 2:
-        raise ValueError(f"pairs must be at least 2, got {pairs}")
-    _check_temperature(temperature)
-    gap = 2.0 if joint else pairs / (pairs - 1)
-    return math.log1p((pairs - 1) * math.exp(-gap / temperature))
-
-
 def two_encoder_cap(d: int, temperature: float = 1.0) -> float:
-    r"""Returns $1 / \tau - \log c_d(1 / \tau)$, the most that two encoders into $S^d$ certify.
+    r"""Returns $\max(1 / \tau - \log c, \log c)$ at $c = c_d(1 / \tau)$, a cap of two encoders.
+
+    It is sharp if $\tau \ge 1 / (d + 1)$.
 
     Claim: x-contrastive-two-encoders
         Let $c_d(\kappa)$ be the mean of $e^{\kappa u_1}$ for $u$ uniform on $S^d$, which is
-        $\Gamma(\nu + 1)\, (2 / \kappa)^\nu I_\nu(\kappa)$ with $\nu = (d - 1) / 2$. Let $d \ge 1$,
-        and let $\tau = 1$ or $\tau \ge 4 / (d + 1)$. For every $N$ and all unit vectors
-        $z_1, \dots, z_N$ and $y_1, \dots, y_N$ in $\mathbb{R}^{d + 1}$,
+        $\Gamma(\nu + 1)\, (2 / \kappa)^\nu I_\nu(\kappa)$ with $\nu = (d - 1) / 2$. For every
+        $\tau > 0$, every $N$ and all unit vectors $z_1, \dots, z_N$ and $y_1, \dots, y_N$ in
+        $\mathbb{R}^{d + 1}$,
         $$\log N + \frac1N \sum_{i=1}^N \Bigl[ \frac{z_i^\top y_i}\tau
-        - \log \sum_{j=1}^N e^{z_i^\top y_j / \tau} \Bigr] \le \frac1\tau - \log c_d(1 / \tau).$$
-        Equal codes $z_i = y_i$ that fill the sphere evenly come as close as one wants as
-        $N \to \infty$. At $\tau = 1$ the cap is 0.764086 for $d = 1$ and 0.838561 for $d = 2$, and
-        it tends to 1 as $d \to \infty$. So the loss of six pairs in $S^1$ is at least
+        - \log \sum_{j=1}^N e^{z_i^\top y_j / \tau} \Bigr]
+        \le \max \Bigl( \frac1\tau - \log c_d(1 / \tau),\, \log c_d(1 / \tau) \Bigr).$$
+        The same bounds $E\, z^\top y / \tau - E \log E' e^{z^\top y' / \tau}$ for random unit
+        vectors $z$ and $y$ with any joint law, where $E'$ is the mean over a copy $y'$ of $y$ drawn
+        alone. If $\tau \ge 1 / (d + 1)$, the first of the two numbers is the larger, and this mean
+        is equal to it if and only if $z = y$ almost surely and uniform on $S^d$; batches of equal
+        codes that fill the sphere evenly come as close as one wants as $N \to \infty$. At
+        $\tau = 1$ the bound is 0.764086 for $d = 1$ and 0.838561 for $d = 2$, and it tends to 1 as
+        $d \to \infty$. So the loss of six pairs in $S^1$ is at least
         $\log 6 - 1 + \log I_0(1) = 1.0276738$.
 
     Arguments:
         d: The dimension of the sphere, at least 1.
-        temperature: The number $\tau$, either 1 or at least $4 / (d + 1)$.
+        temperature: The number $\tau > 0$.
     """
     if d < 1:
         raise ValueError(f"d must be at least 1, got {d}")
-    if not (temperature == 1 or temperature >= 4 / (d + 1)) or math.isinf(temperature):
-        least = 4 / (d + 1)
-        raise ValueError(f"temperature must be 1 or in [{least:g}, inf), got {temperature}")
-    return 1 / temperature - uniform_value(d + 1, temperature)
+    log_c = uniform_value(d + 1, temperature)
+    return max(1 / temperature - log_c, log_c)
 
 
 def ring(t: Float[Tensor, "*batch n"], k: int) -> Float[Tensor, "*batch n D"]:
@@ -222,8 +209,3 @@ def unreachable(y: Float[Tensor, "n D"], k: int) -> list[int]:
     fewer, more = sorted(signs, key=len)
     others = [i for i in range(n) if i not in fewer + more]
     return sorted(fewer + others[: k - len(fewer)])
-
-
-def _check_temperature(temperature: float) -> None:
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")

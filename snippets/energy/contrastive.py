@@ -49,7 +49,7 @@ def figure(ax):
     ax.plot(terms, align + unif + log_terms, "x", label="with plus alignment")
     ax.plot(terms, loss - log_terms, "--", label="loss less $\\log M$")
     ax.set_xscale("log", base=2)
-    ax.set(xlabel="number of terms $M$", ylabel="nats")
+    ax.set(xlabel="number of terms $M$", ylabel="nats", ylim=(-1.5, 12.5))
     ax.legend()
 
 

@@ -525,6 +525,18 @@ def test_gradients_flow():
         assert torch.autograd.gradcheck(partial(function, joint), scores)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sharp_scores_and_impossible_values(dtype):
+    joint = torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]], dtype=dtype)
+    scores = torch.tensor([[80.0, -80.0, 900.0], [-80.0, 80.0, 900.0]], dtype=dtype).requires_grad_()
+    torch.testing.assert_close(fluctuation(joint, scores), torch.ones(2, dtype=dtype))
+    assert bias(joint, scores).item() == pytest.approx(0.5, abs=1e-5)
+    for function in (limit, bias, lambda *tables: expected_loss(*tables, 4)):
+        for s in (scores, torch.zeros_like(scores).requires_grad_()):
+            (slope,) = torch.autograd.grad(function(joint, s), s)
+            assert slope.isfinite().all()
+
+
 def test_hot_and_cold_uniform_codes():
     assert uniform_value(3, 0.001) == pytest.approx(1000 + math.log(0.0005), abs=1e-9)
     assert uniform_value(5, 1e6) == pytest.approx(1e-12 / 10, rel=1e-3)
@@ -547,8 +559,8 @@ HALF = torch.full((2, 2), 0.25)
         (lambda: alignment(HALF, torch.ones(1, 2)), "y must have (2, 2) entries, got (1, 2)"),
         (lambda: uniformity(HALF, torch.ones(2, 3)), "y must have 2 coordinates, got 3"),
         (lambda: uniform_value(0), "dimension must be at least 1, got 0"),
-        (lambda: uniform_value(3, 0.0), "temperature must be positive, got 0.0"),
-        (lambda: uniform_value(3, -1.0), "temperature must be positive, got -1.0"),
+        (lambda: uniform_value(3, 0.0), "temperature must be positive and finite, got 0.0"),
+        (lambda: uniform_value(3, math.inf), "temperature must be positive and finite, got inf"),
         (lambda: expected_loss(HALF, HALF, 0), "terms must be at least 1, got 0"),
         (lambda: limit(HALF, torch.ones(1, 2)), "scores must match the size (2, 2) of joint"),
         (lambda: limit(HALF, HALF / 0), "scores must be finite, got inf to inf"),

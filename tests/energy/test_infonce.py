@@ -64,6 +64,7 @@ def test_bound(evidence, value=bound, score=best_score):
     g = evidence.generator
     for rows, columns in ((2, 3), (3, 3), (4, 2)):
         joint = law(g, rows, columns)
+        evidence.numeric(score(joint), pointwise(joint), bound=1e-12, oracle="the ratio in numpy")
         best = score(joint) + normal(g, rows, 1)
         reached = [value(joint, best, M) for M in (1, 2, 3, 5)]
         evidence.numeric(
@@ -148,6 +149,11 @@ def conditional(joint):
 @mutant(test_bound, "the score learns the joint law, with p(x') free", of="score")
 def free_in_the_other_view(joint):
     return best_score(joint) - joint.sum(0).log() / 2
+
+
+@mutant(test_bound, "the other conditional law, which is as good a score", of="score")
+def other_conditional(joint):
+    return joint.log() - joint.sum(0).log()
 
 
 @mutant(test_bound, "half of the density ratio", of="score")
