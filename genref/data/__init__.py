@@ -63,8 +63,8 @@ def mnist(split: str, folder: str | os.PathLike[str] | None = None) -> Images:
     """
     if split not in SPLITS:
         raise ValueError(f'split must be "train" or "test", got {split!r}')
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "genref/mnist"
-    place = Path(folder or os.environ.get("GENREF_DATA") or cache)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "genref/mnist"
+    place = Path(folder or os.environ.get("GENREF_DATA") or cache).expanduser()
     prefix, size = SPLITS[split]
     names = [f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"]
     paths = [_found(place, name) or _downloaded(place, name) for name in names]
@@ -101,7 +101,7 @@ def _read(path: Path, name: str, size: int) -> UInt8[Tensor, "..."]:
     try:
         raw = _bytes(path)
         entries = _idx(raw)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+    except (ValueError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}): remove it, and it is downloaded again") from None
     if len(entries) == size and hashlib.sha256(raw).hexdigest() != CHECKSUMS[name]:
         raise ValueError(f"{path} is not the file of MNIST (its SHA-256 differs): remove it, or name another folder")

@@ -6,14 +6,15 @@ result, and the layer is inverted without inverting the network.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Distribution
+
+from genref.flows.plu import _require_permutation, to_data, to_latent
 
 __all__ = ["Additive", "Affine", "Conditional", "Flow", "Layer", "Mapped", "mask"]
 
@@ -61,59 +62,53 @@ class _Coupling(nn.Module, ABC):
         super().__init__()
         if mask.dim() != 1 or set(mask.tolist()) != {0, 1}:
             raise ValueError(f"mask must be a vector with both zeros and ones, got {mask.tolist()}")
-        self.net, self.dim, self.moves_first = net, -1, bool(mask[0] == 0)
+        self.net, self.dim, self.moved = net, -1, int((mask == 0).sum())
         parts = [(mask == mask[0]).nonzero()[:, 0], (mask != mask[0]).nonzero()[:, 0]]
-        self.sizes, self.moved = [len(part) for part in parts], int((mask == 0).sum())
+        self.sizes, self.turn = [len(part) for part in parts], 1 if mask[0] == 1 else -1
         self.register_buffer("order", torch.cat(parts), persistent=False)
         self.register_buffer("back", self.order.argsort(), persistent=False)
         self.in_order = self.order.tolist() == list(range(len(mask)))
 
     def to_data(self, z: Float[Tensor, "*shape"]) -> Mapped:
-        kept, moved, told = self._divided(z, "z")
-        moved, log_det = self._move(moved, told)
-        return self._joined(kept, moved), log_det
+        return self._changed(z, "z", self._move)
 
     def to_latent(self, x: Float[Tensor, "*shape"]) -> Mapped:
-        kept, moved, told = self._divided(x, "x")
-        moved, log_det = self._back(moved, told)
-        return self._joined(kept, moved), log_det
+        return self._changed(x, "x", self._back)
 
-    def _divided(self, x: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        """The kept coordinates, the moved ones, and what the network says about the former."""
+    def _changed(self, x: Tensor, name: str, change: Callable[[Tensor, Tensor], Mapped]) -> Mapped:
+        """The point with its moved coordinates changed, and the log-determinant."""
         if not x.is_floating_point():
             raise ValueError(f"{name} must be floating, got {x.dtype}")
-        if x.dim() < -self.dim or x.shape[self.dim] != sum(self.sizes):
-            wanted = f"{sum(self.sizes)} coordinates"
+        if x.dim() < -self.dim or x.shape[self.dim] != len(self.order):
+            wanted = f"{len(self.order)} coordinates"
             raise ValueError(f"{name} must have {wanted}, got {tuple(x.shape)}")
         ordered = x if self.in_order else x.index_select(self.dim, self.order)
-        kept, moved = self._swapped(*ordered.split_with_sizes(self.sizes, self.dim))
+        kept, moved = ordered.split_with_sizes(self.sizes, self.dim)[:: self.turn]
+        moved, log_det = change(moved, self._told(kept))
+        x = torch.cat((kept, moved)[:: self.turn], self.dim)
+        return x if self.in_order else x.index_select(self.dim, self.back), log_det
+
+    def _told(self, kept: Tensor) -> Tensor:
+        """What the network says about the kept coordinates."""
         try:
             told = self.net(kept)
         except RuntimeError as error:
             given = f"the kept coordinates alone, {tuple(kept.shape)} of {kept.dtype}"
             raise ValueError(f"net must take {given}: {error}") from error
-        shape = (*x.shape[: self.dim], self._outputs(self.moved))
-        if told.shape != shape:
+        if told.shape != (shape := (*kept.shape[: self.dim], self._outputs(self.moved))):
             raise ValueError(f"net must return the shape {shape}, got {tuple(told.shape)}")
-        return kept, moved, told.to(x.dtype)
-
-    def _joined(self, kept: Tensor, moved: Tensor) -> Tensor:
-        x = torch.cat(self._swapped(kept, moved), self.dim)
-        return x if self.in_order else x.index_select(self.dim, self.back)
-
-    def _swapped(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        return (b, a) if self.moves_first else (a, b)
+        return told.to(kept.dtype)
 
     @abstractmethod
     def _outputs(self, moved: int) -> int:
         """How many numbers the network returns."""
 
     @abstractmethod
-    def _move(self, v: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    def _move(self, v: Tensor, told: Tensor) -> Mapped:
         """The moved coordinates of x, from those of z, and the log-determinant."""
 
     @abstractmethod
-    def _back(self, v: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    def _back(self, v: Tensor, told: Tensor) -> Mapped:
         """The moved coordinates of z, from those of x, and the log-determinant."""
 
 
@@ -138,10 +133,10 @@ class Additive(_Coupling):
     def _outputs(self, moved: int) -> int:
         return moved
 
-    def _move(self, v: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    def _move(self, v: Tensor, told: Tensor) -> Mapped:
         return v + told, v.new_zeros(v.shape[:-1])
 
-    def _back(self, v: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    def _back(self, v: Tensor, told: Tensor) -> Mapped:
         return v - told, v.new_zeros(v.shape[:-1])
 
 
@@ -161,11 +156,12 @@ class Affine(_Coupling):
         bijection of $\mathbb{R}^D$. Its inverse
         $z = y + \bar m \odot (x - t(y)) \odot e^{-\lambda(y)}$ with $y = m \odot x$ evaluates
         $t$ and $\lambda$ without inverting them. In float64, without overflow or underflow, with
-        functions that repeat their results and an exponential that errs by at most
+        functions that repeat their results, and an exponential that errs by at most
         $2^{-52}$ of its value, `to_latent(to_data(z))` returns the kept coordinates bit for bit,
         and each moved one with an error of at most
         $2^{-53} (1.1\, |t_i| e^{-\lambda_i} + 9\, |z_i|)$; with $\lambda = 0$, as in `Additive`,
-        $2^{-53} (1.1\, |t_i| + 3\, |z_i|)$. So relative to $z_i$ the error has no bound.
+        $2^{-53} (1.1\, |t_i| + 3\, |z_i|)$. So a large shift takes the digits of $z_i$, and all of
+        them if $|t_i| \ge 2^{55} |z_i| e^{\lambda_i}$: then zero comes back.
 
     Arguments:
         mask: A vector of $D$ zeros and ones: one where a coordinate passes unchanged.
@@ -176,12 +172,12 @@ class Affine(_Coupling):
     def _outputs(self, moved: int) -> int:
         return 2 * moved
 
-    def _move(self, v: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    def _move(self, v: Tensor, told: Tensor) -> Mapped:
         t, log_scale = told.chunk(2, -1)
         log_scale = log_scale.contiguous()  # several times faster in exp
         return torch.addcmul(t, v, log_scale.exp()), log_scale.sum(-1)
 
-    def _back(self, v: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    def _back(self, v: Tensor, told: Tensor) -> Mapped:
         t, log_scale = told.chunk(2, -1)
         log_scale = -log_scale
         return (v - t) * log_scale.exp(), log_scale.sum(-1)
@@ -209,7 +205,7 @@ class Conditional(_Coupling):
             and whose pixels are all moved by the same matrix and shift.
     """
 
-    rows: Tensor
+    permutation: Tensor
 
     def __init__(
         self,
@@ -221,39 +217,34 @@ class Conditional(_Coupling):
         super().__init__(mask, net)
         if event_dims not in (1, 3):
             raise ValueError(f"event_dims must be 1 or 3, got {event_dims}")
+        _require_permutation(permutation, self.moved)
         self.dim = -event_dims
-        P, C = permutation, self.moved
-        if P.shape != (C, C) or not torch.equal(P[P.argmax(0)], torch.eye(C).to(P)):
-            wanted = f"a permutation matrix of {C} rows"
-            raise ValueError(f"permutation must be {wanted}, got {P.tolist()}")
-        self.register_buffer("rows", P.argmax(1), persistent=False)
+        self.register_buffer("permutation", permutation, persistent=False)
 
     def _outputs(self, moved: int) -> int:
         return moved**2 + moved
 
-    def _move(self, v: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
-        L, U, s, t = self._factors(told)
-        x = (U + s.diag_embed()) @ v[..., None].flatten(s.dim())
-        x = (L @ x)[..., self.rows, :] + t[..., None]
-        return x.reshape(v.shape), x.shape[-1] * s.abs().log().sum(-1)
+    def _move(self, v: Tensor, told: Tensor) -> Mapped:
+        *factors, t = self._factors(told)
+        x, log_det = to_data(self._image(v), *factors)
+        return (x + t).view_as(v), log_det
 
-    def _back(self, v: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
-        L, U, s, t = self._factors(told)
-        z = (v[..., None].flatten(s.dim()) - t[..., None])[..., self.rows.argsort(), :]
-        z = torch.linalg.solve_triangular(L, z, upper=False, unitriangular=True)
-        z = torch.linalg.solve_triangular(U + s.diag_embed(), z, upper=True)
-        return z.reshape(v.shape), -z.shape[-1] * s.abs().log().sum(-1)
+    def _back(self, v: Tensor, told: Tensor) -> Mapped:
+        *factors, t = self._factors(told)
+        z, log_det = to_latent(self._image(v) - t, *factors)
+        return z.view_as(v), log_det
 
-    def _factors(self, told: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _image(self, v: Tensor) -> Tensor:
+        return v if self.dim == -3 else v[..., None, None]
+
+    def _factors(self, told: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         C = self.moved
         below, above, s, t = told.tensor_split([C * (C - 1) // 2, C * (C - 1), C * C], -1)
-        if (s == 0).any():
-            raise ValueError("net must return an s without zeros, got one with a zero")
-        L = torch.eye(C, dtype=told.dtype, device=told.device).expand(*s.shape, C).clone()
+        L = torch.eye(C).to(s).repeat(*s.shape[:-1], 1, 1)
         U = torch.zeros_like(L)
         L[(..., *torch.tril_indices(C, C, -1))] = below
         U[(..., *torch.triu_indices(C, C, 1))] = above
-        return L, U, s, t
+        return self.permutation.to(s), L, U, s, t[..., None, None]
 
 
 class Flow(nn.Module):
@@ -267,36 +258,32 @@ class Flow(nn.Module):
         `sample_with_log_prob` returns it at its own samples, which have that density.
 
     Arguments:
-        layers: $g_1, \dots, g_n$, from the latent point to the data. A flow is a layer too.
+        layers: $g_1, \dots, g_n$, from the latent point to the data, or a single layer. A flow is a
+            layer too.
         base: The law of $Z$, whose events are points, such as `Independent(Normal(...), 1)`, of the
             layers' dtype and device. It is no part of the module: make it again after `.double()`
             or `.to(device)`, and give its parameters, if it has any, to the optimiser yourself.
     """
 
-    def __init__(self, layers: Iterable[Layer], base: Distribution) -> None:
+    def __init__(self, layers: Layer | Iterable[Layer], base: Distribution) -> None:
         super().__init__()
         if not base.event_shape:
             raise ValueError(f"base must have vectors as events, as in Independent, got {base}")
-        self.layers, self.base = tuple(layers), base
+        self.layers = (layers,) if isinstance(layers, Layer) else tuple(layers)
+        self.base = base
         for number, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                raise ValueError(f"layers must have to_data and to_latent, got {layer}")
             if isinstance(layer, nn.Module):
                 self.add_module(str(number), layer)
 
     def to_data(self, z: Float[Tensor, "*shape"]) -> Mapped:
         r"""Returns $x = g(z)$ and the sum of the log-determinants of the layers."""
-        log_det = z.new_zeros(self._batch(z, "z"))
-        for layer in self.layers:
-            z, step = layer.to_data(z)
-            log_det = log_det + step
-        return z, log_det
+        return self._through([layer.to_data for layer in self.layers], z, "z")
 
     def to_latent(self, x: Float[Tensor, "*shape"]) -> Mapped:
         r"""Returns $z = g^{-1}(x)$, last layer first, and the sum of the log-determinants."""
-        log_det = x.new_zeros(self._batch(x, "x"))
-        for layer in reversed(self.layers):
-            x, step = layer.to_latent(x)
-            log_det = log_det + step
-        return x, log_det
+        return self._through([layer.to_latent for layer in self.layers[::-1]], x, "x")
 
     def log_prob(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch"]:
         r"""Returns $\log p_Z(g^{-1}(x)) + \log \lvert \det J_{g^{-1}}(x) \rvert$."""
@@ -314,31 +301,26 @@ class Flow(nn.Module):
         return x, self.base.log_prob(z) - log_det
 
     def _noise(self, n: int, generator: torch.Generator | None) -> Tensor:
-        with _default(generator):
-            z: Tensor = (self.base.rsample if self.base.has_rsample else self.base.sample)((n,))
-        if generator is not None and generator.device.type != z.device.type:
+        draw = self.base.rsample if self.base.has_rsample else self.base.sample
+        if generator is None:
+            return draw((n,))
+        on_cpu, place = generator.device.type == "cpu", generator.device.index
+        default = torch.default_generator if on_cpu else torch.cuda.default_generators[place]
+        with torch.random.fork_rng([] if on_cpu else [place]):  # distributions take no generator
+            default.set_state(generator.get_state())
+            z: Tensor = draw((n,))
+            generator.set_state(default.get_state())
+        if generator.device.type != z.device.type:
             raise ValueError(f"generator must be on {z.device}, like base, got {generator.device}")
         return z
 
-    def _batch(self, x: Tensor, name: str) -> torch.Size:
+    def _through(self, maps: list[Callable[[Tensor], Mapped]], x: Tensor, name: str) -> Mapped:
         event = self.base.event_shape
         if x.shape[-len(event) :] != event:
-            raise ValueError(f"{name} must end in the shape {tuple(event)}, got {tuple(x.shape)}")
-        return x.shape[: -len(event)]
-
-
-@contextmanager
-def _default(generator: torch.Generator | None) -> Iterator[None]:
-    """Lets `generator` stand in for the default one, from which distributions draw."""
-    if generator is None:
-        yield
-        return
-    on_cpu, place = generator.device.type == "cpu", generator.device.index
-    default = torch.default_generator if on_cpu else torch.cuda.default_generators[place]
-    before = default.get_state()
-    default.set_state(generator.get_state())
-    try:
-        yield
-    finally:
-        generator.set_state(default.get_state())
-        default.set_state(before)
+            wanted = f"{tuple(event)} of the points of base"
+            raise ValueError(f"{name} must end in the shape {wanted}, got {tuple(x.shape)}")
+        log_det = x.new_zeros(x.shape[: -len(event)])
+        for each in maps:
+            x, step = each(x)
+            log_det = log_det + step
+        return x, log_det

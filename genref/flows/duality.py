@@ -171,7 +171,8 @@ class AffineMap(nn.Module):
         if scale.shape != 2 * loc.shape[-1:] or loc.ndim != 1:
             shapes = f"{tuple(loc.shape)} and {tuple(scale.shape)}"
             raise ValueError(f"loc and scale must have shapes (D,) and (D, D), got {shapes}")
-        if torch.linalg.matrix_rank(scale.detach()) < len(loc):
+        size = scale.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(scale.dtype).tiny)
+        if torch.linalg.matrix_rank(scale.detach() / size) < len(loc):
             raise ValueError(f"scale must be non-singular, got {scale.tolist()}")
         self.loc = nn.Parameter(loc.detach().clone())
         self.scale = nn.Parameter(scale.detach().clone())
@@ -192,9 +193,8 @@ class AffineMap(nn.Module):
         r"""Returns $S^{-1}(x - \mu)$ and $-\log|\det S|$."""
         self._check("x", x)
         columns = (x - self.loc).reshape(-1, len(self.loc)).mT
-        log_det = torch.linalg.slogdet(self.scale).logabsdet
         z = torch.linalg.solve(self.scale, columns).mT.reshape(x.shape)
-        return z, -log_det.expand(x.shape[:-1])
+        return z, -torch.linalg.slogdet(self.scale).logabsdet.expand(x.shape[:-1])
 
     def _check(self, name: str, points: Tensor) -> None:
         if (shape := tuple(points.shape))[-1:] != (D := len(self.loc),):

@@ -61,7 +61,7 @@ def figure(fig):
         J = torch.autograd.functional.jacobian(lambda z, part=part: part.to_data(z)[0], z)
         row, column = J.nonzero().T + 1
         ax.bar(column, 1, width=1, bottom=row - 0.5, color=("C0", 0.4), edgecolor="C0")
-        ax.set(title=f"{depth} layer{'s' * (depth > 1)}: {len(row)}", aspect="equal")
+        ax.set(title=f"{depth} layer{'s' * (depth > 1)}: {len(row)} of 36", aspect="equal")
         ax.set(xlim=(0.5, 6.5), ylim=(6.5, 0.5), xticks=range(1, 7), yticks=range(1, 7))
         ax.axhline(3.5, color="C1")
         ax.axvline(3.5, color="C1")
@@ -97,7 +97,7 @@ def figure_density(fig):
 def figure_rounding(ax):
     """Error of the round trip against the size of the shift, both on logarithmic axes: a band of
     points that rises in proportion to the shift, from the size of the rounding of the latent point
-    itself up to the latent point, which a shift of ten to the twelve wipes out. The bound of the
+    itself up to the latent point, which a shift of ten to the thirteen wipes out. The bound of the
     claim runs along the top of the band.
     """
     generator = torch.Generator().manual_seed(1)

@@ -108,6 +108,20 @@ def test_the_environment_names_the_folder(folder, monkeypatch):
     assert len(data.mnist("test").labels) == 5
 
 
+def test_a_folder_may_begin_with_the_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(data.mnist("test", f"~/{folder.name}").labels) == 5
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(PermissionError, match=TEST[0]):
+        data.mnist("test", folder)
+
+
 def test_without_any_name_the_folder_is_the_cache(server, tmp_path, monkeypatch):
     monkeypatch.delenv("GENREF_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -723,6 +723,17 @@ def test_the_affine_map_against_its_autograd_jacobian(D, sign):
     torch.testing.assert_close(inverse_log_det, slogdet(lambda t: flow.to_latent(t)[0], x)[1])
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-30])
+def test_an_affine_map_may_have_coordinates_in_very_different_units(unit):
+    x = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]]) * torch.tensor([1.0, unit**0.5])
+    flow = AffineMap(*moment_match(x))
+    whitened = flow.to_latent(x)[0]
+    torch.testing.assert_close(whitened.mT @ whitened / 3, torch.eye(2), atol=1e-5, rtol=0)
+    AffineMap(torch.zeros(2), torch.diag(torch.tensor([1.0, unit])))
+    with pytest.raises(ValueError, match="scale must be non-singular"):
+        AffineMap(torch.zeros(2), torch.diag(torch.tensor([unit, 0.0])))
+
+
 def test_the_affine_map_leaves_its_arguments_alone():
     loc, scale = torch.zeros(2), torch.eye(2)
     flow = AffineMap(loc, scale)

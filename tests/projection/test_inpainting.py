@@ -162,6 +162,9 @@ def test_projected_gradient(evidence, fill=inpaint, left=residual):
                 bound=1e-12,
                 oracle="no gain is less than the one of the claim",
             )
+        places = torch.where(known, image, (1.4 * rand(evidence.generator, 9, D) - 0.2).clamp(0, 1))
+        by_hand = torch.where(known, 0, places - (places - slope(places)).clamp(0, 1))
+        evidence.numeric(left(log_prob, places, known), by_hand, bound=1e-12, oracle="the slope by hand, clamped")
         x = fill(log_prob, image, known, 1500, 1 / ell)
         g = torch.where(known, 0, slope(x))
         wrong = torch.where(x == 0, (-g).relu(), torch.where(x == 1, g.relu(), g.abs()))
@@ -236,6 +239,11 @@ def unbounded(log_prob, image, known, steps=300, step_size=1e-3):
 def gradient(log_prob, image, known):
     x = image.detach().requires_grad_()
     return torch.where(known == 1, 0, torch.autograd.grad(log_prob(x).sum(), x)[0])
+
+
+@mutant(test_projected_gradient, "the way of a step of another size", of="left")
+def of_other_size(log_prob, image, known):
+    return image - inpaint(log_prob, image, known, 1, 0.5)
 
 
 @mutant(test_projected_gradient, "the gradient where a pixel is inside, zero at a bound", of="left")
