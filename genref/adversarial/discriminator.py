@@ -35,7 +35,7 @@ def value(
     r"""Returns $V(D) = \sum_x f_1(x) \log D(x) + f_0(x) \log(1 - D(x))$, where $0 \log 0 = 0$."""
     _check_tables(f_1, f_0, d)
     _check_inside("d", d)
-    return (torch.xlogy(f_1, d) + torch.xlogy(f_0, 1 - d)).sum(-1)
+    return (_times_log(f_1, d) + _times_log(f_0, 1 - d)).sum(-1)
 
 
 def optimum(
@@ -47,12 +47,13 @@ def optimum(
 
     Claim: gan-optimal-D
         Let $f_1$ and $f_0$ be densities of two laws with respect to one measure, and let
-        $V(D) = \int f_1 \log D + f_0 \log(1 - D)$ for measurable $D$ with values in $[0, 1]$. Then
-        $D^\star = f_1 / (f_0 + f_1)$ is a maximiser, and any other agrees with it almost
-        everywhere on $\{f_0 + f_1 > 0\}$. With values in the open interval the supremum is the
-        same, and it is attained if and only if $f_0$ and $f_1$ vanish together, almost everywhere.
+        $V(D) = \int f_1 \log D + f_0 \log(1 - D)$ for measurable $D$ with values in $[0, 1]$, where
+        $0 \log 0 = 0$. Then $D^\star = f_1 / (f_0 + f_1)$, with $\frac12$ for $\frac00$, is a
+        maximiser, and any other agrees with it almost everywhere on $\{f_0 + f_1 > 0\}$. With
+        values in the open interval the supremum is the same, and it is attained if and only if
+        $f_0$ and $f_1$ vanish together, almost everywhere.
         For every $D$ with values in $(\varepsilon, 1 - \varepsilon)$, where $\varepsilon > 0$, and
-        every bounded $h$, the second derivative of $V(D + th)$ at $t = 0$ is
+        every bounded measurable $h$, the second derivative of $V(D + th)$ at $t = 0$ is
         $$-\int \Bigl(\frac{f_1}{D^2} + \frac{f_0}{(1 - D)^2}\Bigr) h^2 \le 0,$$
         and less than 0 unless $h = 0$ almost everywhere on $\{f_0 + f_1 > 0\}$.
 
@@ -102,7 +103,9 @@ def jensen_shannon(
     r"""Returns $\log 2 + \tfrac12$ times the sum of the means of $\log D$ and of $\log(1 - D)$.
 
     Claim: gan-jsd
-        Let $V(D) = E_{p_1} \log D + E_{p_0} \log(1 - D)$ and $\mu = \tfrac12(p_0 + p_1)$. For
+        Let $V(D) = E_{p_1} \log D + E_{p_0} \log(1 - D)$, $D^\star = f_1 / (f_0 + f_1)$,
+        $\mu = \tfrac12(p_0 + p_1)$ and
+        $\mathrm{JSD} = \tfrac12(\mathrm{KL}(p_0 \Vert \mu) + \mathrm{KL}(p_1 \Vert \mu))$. For
         every $D$ with values in $[0, 1]$
         $$\mathrm{JSD}(p_0, p_1) - \bigl(\log 2 + \tfrac12 V(D)\bigr)
         = E_\mu \mathrm{KL}\bigl(\mathrm{Bern}(D^\star) \,\Vert\, \mathrm{Bern}(D)\bigr) \ge 0,$$
@@ -119,17 +122,15 @@ def jensen_shannon(
     return math.log(2) + (log_d_1.mean(-1) + log_d_0.mean(-1)) / 2
 
 
-def jensen_shannon_estimate(
-    log_d_1: Float[Tensor, "*#batch n_1"],
-    log_d_0: Float[Tensor, "*#batch n_0"],
-) -> Estimate:
+def jensen_shannon_estimate(log_d_1: Float[Tensor, "*#batch n_1"], log_d_0: Float[Tensor, "*#batch n_0"]) -> Estimate:
     r"""Returns `jensen_shannon` with its standard error $\tfrac12 \sqrt{s_1^2/n_1 + s_0^2/n_0}$.
 
     Claim: gan-jsd-estimate
         Let $\log D$ have a finite variance under $p_1$ and $\log(1 - D)$ under $p_0$. Draw
         $n_1 \ge 2$ and $n_0 \ge 2$ points of the two laws, all independent of each other and of
-        $D$. The estimate has the mean $\log 2 + \tfrac12 V(D) \le \mathrm{JSD}(p_0, p_1)$, and the
-        mean of its squared standard error is its variance, for every $n_1$ and $n_0$.
+        $D$. Given $D$, the estimate has the mean
+        $\log 2 + \tfrac12 V(D) \le \mathrm{JSD}(p_0, p_1)$, and the mean of its squared standard
+        error is its variance, for every $n_1$ and $n_0$.
 
     Arguments:
         log_d_1: As in `jensen_shannon`, two or more finite ones.
@@ -144,24 +145,21 @@ def shortfall(d_star: Float[Tensor, "..."], d: Float[Tensor, "..."]) -> Float[Te
     r"""Returns $\mathrm{KL}(\mathrm{Bern}(D^\star) \Vert \mathrm{Bern}(D))$, point by point."""
     _check_inside("d_star", d_star)
     _check_inside("d", d)
-    surprise = -torch.xlogy(d_star, d) - torch.xlogy(1 - d_star, 1 - d)
+    surprise = -_times_log(d_star, d) - _times_log(1 - d_star, 1 - d)
     entropy = torch.special.entr(d_star) + torch.special.entr(1 - d_star)
     return torch.clamp(surprise - entropy, min=0)
 
 
-def density_ratio(
-    d: float | Float[Tensor, "..."],
-    prior: float | Float[Tensor, "..."] = 0.5,
-) -> Float[Tensor, "..."]:
+def density_ratio(d: float | Float[Tensor, "..."], prior: float | Float[Tensor, "..."] = 0.5) -> Float[Tensor, "..."]:
     r"""Returns $\frac{1 - \pi}{\pi} \cdot \frac{D}{1 - D}$, which is $f_1/f_0$ for $D = D^\star$.
 
     Claim: gan-density-ratio
         Let $D^\star = f_1 / (f_0 + f_1)$. Where $f_0 > 0$, $f_1 = f_0 D^\star / (1 - D^\star)$. The
         right side, set to 0 where $f_0 = 0$, has the integral $p_1(f_0 > 0)$. So it is the density
-        of $p_1$ if and only if $p_1(f_0 = 0) = 0$, for which equal supports suffice and are not
-        needed. If $D^\star$ and $D = D^\star + \delta$ lie in $(0, 1)$, the ratio made of $D$ has
-        the relative error $\delta / (D^\star (1 - D))$, which for small $\delta$ and
-        $D^\star = 0.99$ is 101 times $\delta$.
+        of $p_1$ if and only if $p_1(f_0 = 0) = 0$; that $f_1$ and $f_0$ are positive at the same
+        points suffices and is not needed. If $D^\star$ and $D = D^\star + \delta$ lie in $(0, 1)$,
+        the ratio made of $D$ has the relative error $\delta / (D^\star (1 - D))$, which for small
+        $\delta$ and $D^\star = 0.99$ is 101 times $\delta$.
 
     Arguments:
         d: The discriminator, in $[0, 1]$; a Python number counts as float64.
@@ -173,10 +171,7 @@ def density_ratio(
     return d / (1 - d) * (against.exp() if isinstance(against, Tensor) else math.exp(against))
 
 
-def log_density_ratio(
-    logit: Float[Tensor, "..."],
-    prior: float | Float[Tensor, "..."] = 0.5,
-) -> Float[Tensor, "..."]:
+def log_density_ratio(logit: Float[Tensor, "..."], prior: float | Float[Tensor, "..."] = 0.5) -> Float[Tensor, "..."]:
     r"""Returns $u + \log((1 - \pi)/\pi)$, which is $\log(f_1/f_0)$ for the logit $u$ of $D^\star$.
 
     Arguments:
@@ -210,10 +205,13 @@ def accept(
     log_keep = log_ratio - log_bound
     slack = 16 * torch.finfo(log_keep.dtype).eps * (1 + torch.as_tensor(log_bound).abs())
     if not (log_keep <= slack).all():
-        most = log_keep.max().item()
-        raise ValueError(f"log_bound must be at least log_ratio, got {most:.6g} less")
-    drawn = torch.empty_like(log_keep).uniform_(generator=generator)
-    return drawn < log_keep.exp()
+        raise ValueError(f"log_bound must be at least log_ratio, got {log_keep.max():.6g} less")
+    drawn = torch.empty_like(log_keep, dtype=torch.float64).uniform_(generator=generator)
+    return drawn < log_keep.double().exp()
+
+
+def _times_log(f: Tensor, d: Tensor) -> Tensor:
+    return torch.xlogy(f, d.where(f > 0, 1))
 
 
 def _log_odds_against(prior: float | Tensor) -> float | Tensor:

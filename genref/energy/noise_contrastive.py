@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from genref.adversarial.discriminator import log_density_ratio
 from genref.numerics.estimate import Estimate
 
 __all__ = ["energy", "log_normaliser", "objective", "optimum", "variance"]
@@ -32,8 +31,8 @@ def objective(
         $p_d > 0$, and $J(u) = E_{p_d} \log \sigma(u) + E_{p_n} \log(1 - \sigma(u))$ for measurable
         $u$ with values in $[-\infty, \infty)$. Then $u^\star = \log(p_d / p_n)$ is a maximiser, and
         any other agrees with it almost everywhere on $\{p_d + p_n > 0\}$. The maximum is $2 \,
-        \mathrm{JSD}(p_d, p_n) - 2 \log 2$. There is no minimum: for $c > 0$ the constants $u = \pm
-        c$ give less than $-c$. So $p_d = p_n e^{u^\star}$, and if $p_n > 0$ everywhere, $E^\star =
+        \mathrm{JSD}(p_d, p_n) - 2 \log 2$. Below, $J$ has no bound: for $c > 0$ the constants
+        $u = \pm c$ give less than $-c$. So $p_d = p_n e^{u^\star}$, and if $p_n > 0$ everywhere, $E^\star =
         -\log p_n - u^\star$ is the energy of $p_d$, with normaliser 1. A model $\sigma(-E)$ in
         place of $\sigma(u)$ has the optimum $E^\star = \log(p_n / p_d)$.
 
@@ -83,7 +82,7 @@ def energy(
         ratio: The number $\nu > 0$.
     """
     _check_ratio(ratio)
-    return -log_density_ratio(logit, prior=1 / (1 + ratio)) - log_p_n
+    return -logit - log_p_n - math.log(ratio)
 
 
 def log_normaliser(
@@ -92,33 +91,42 @@ def log_normaliser(
 ) -> Estimate:
     r"""Returns the $c$ that maximises $J_\nu$ for $u = \log f - c - \log p_n - \log \nu$.
 
-    Here $\nu = n_n / n_d$, and $f$ is $p_d$ but for its normaliser $Z = e^c$. The maximum lies
-    between the least and the largest of the values. It is found by Newton's method, its step $s$
-    shortened to $\log(1 + s)$, with bisection where that leaves the bracket.
+    Here $\nu = n_n / n_d$, and $f$ is $p_d$ but for its normaliser $Z$, of which $e^c$ is the
+    estimate. It is found by Newton's method, its step $s$ shortened to $\log(1 + s)$, with
+    bisection where that leaves the bracket. The error is infinite where data and noise lie too far
+    apart for floating point.
 
     Arguments:
-        log_ratio_data: The values $\log f - \log p_n$ at the data, finite.
-        log_ratio_noise: Those at the noise, finite.
+        log_ratio_data: The values $\log f - \log p_n$ at the data, $\infty$ where $p_n = 0$.
+        log_ratio_noise: Those at the noise, $-\infty$ where $f = 0$. Samples may not be left out.
     """
     n_d, n_n = log_ratio_data.shape[-1:].numel(), log_ratio_noise.shape[-1:].numel()
-    for name, values in (("data", log_ratio_data), ("noise", log_ratio_noise)):
-        if values.dim() == 0 or values.shape[-1] == 0 or not values.isfinite().all():
-            raise ValueError(f"log_ratio_{name} must hold finite samples, got {_described(values)}")
+    for name, values, end in (("data", log_ratio_data, math.inf), ("noise", log_ratio_noise, -math.inf)):
+        finite = values.isfinite()
+        if values.dim() == 0 or not finite.any(-1).all() or not (finite | (values == end)).all():
+            raise ValueError(f"log_ratio_{name} must be {end} or finite, some finite, got {_described(values)}")
     zero = torch.zeros_like(log_ratio_data[..., :1] + log_ratio_noise[..., :1])
     t = torch.cat([log_ratio_data + zero, log_ratio_noise + zero], -1)
-    low, high = t.amin(-1, keepdim=True), t.amax(-1, keepdim=True)
-    c = new = t.mean(-1, keepdim=True)
+    finite = t.isfinite()
+    low = t.where(finite, math.inf).amin(-1, keepdim=True) - math.log(n_n)
+    high = t.where(finite, -math.inf).amax(-1, keepdim=True) + math.log(n_d)
+    c = new = t.where(finite, 0).sum(-1, keepdim=True) / finite.sum(-1, keepdim=True)
     for _ in range(100):
         c = new
-        d = torch.sigmoid(t - c - math.log(n_n / n_d))
-        slope, information = d.sum(-1, keepdim=True) - n_d, (d * (1 - d)).sum(-1, keepdim=True)
+        u = t - c - math.log(n_n / n_d)
+        d, not_d = torch.sigmoid(u), torch.sigmoid(-u)
+        slope = d[..., n_d:].sum(-1, keepdim=True) - not_d[..., :n_d].sum(-1, keepdim=True)
+        information = (d * not_d).sum(-1, keepdim=True)
         low, high = torch.where(slope > 0, c, low), torch.where(slope > 0, high, c)
-        new = c + slope.sign() * (slope.abs() / information).log1p()
-        new = torch.where((low <= new) & (new <= high), new, low + (high - low) / 2)
+        new = c + slope.sign() * torch.log1p(slope.abs() / information)
+        new = torch.where(slope == 0, c, new)
+        good = (low < new) & (new < high) | (new == c)
+        new = torch.where(good, new, low + (high - low) / 2)
         if ((new - c).abs() <= 2 * torch.finfo(c.dtype).eps * (1 + c.abs())).all():
             break
-    spread = 1 / information.squeeze(-1) - 1 / n_d - 1 / n_n
-    return Estimate(c.squeeze(-1), spread.clamp(min=0).sqrt())
+    # At the maximum this is 1 / information - 1 / n_d - 1 / n_n, which cancels.
+    spread = (d - n_d / (n_d + n_n)).square().sum(-1) * (1 / n_d + 1 / n_n)
+    return Estimate(c.squeeze(-1), (spread / information.squeeze(-1)).sqrt())
 
 
 def variance(
@@ -126,7 +134,7 @@ def variance(
     p_n: Float[Tensor, "*#batch x"],
     ratio: float = 1,
 ) -> Float[Tensor, "*batch"]:
-    r"""Returns $1/I - 1 - 1/\nu$ with $I = \sum_x p_d \, \nu p_n / (p_d + \nu p_n)$.
+    r"""Returns $v_\nu$, as a ratio of two sums of which neither cancels.
 
     Claim: x-nce-variance
         Let $f = Z p_d$ be known, and its normaliser $Z$ not. Draw $n_d$ data and $n_n$ of the
@@ -134,15 +142,18 @@ def variance(
         $u = \log f - c - \log p_n - \log \nu$ with the samples' means for expectations and
         $\nu = n_n / n_d$. Let $n_d \to \infty$ with $\nu$ fixed, and let
         $I = \int p_d \, \nu p_n / (p_d + \nu p_n)$ be positive. Then $\sqrt{n_d} (c - \log Z)$
-        tends in law to $\mathcal{N}(0, v_\nu)$ with $v_\nu = 1/I - 1 - 1/\nu$, which is
-        finite, and zero only for $p_n = p_d$. As $\nu \to \infty$, $\nu v_\nu$ tends to
-        $\chi^2(p_d \Vert p_n)$, finite or not, the variance of $\frac{f}{Zp_n}$ under the noise;
-        as $\nu \to 0$, $v_\nu$ tends to $\chi^2(p_n \Vert p_d)$. For $p_d = \mathcal{N}(0, 1)$
-        and $\nu = 1$ the noises $\mathcal{N}(0, 1.5^2)$ and $\mathcal{N}(0, 3^2)$ have
-        $v_1 = 0.14332$ and $0.89379$.
+        tends in law to $\mathcal{N}(0, v_\nu)$ with
+        $$v_\nu = \frac1I - 1 - \frac1\nu
+        = \frac{1}{1 + \nu} \int \frac{(p_d - p_n)^2}{p_d + \nu p_n} \Big/
+        \int \frac{p_d \, p_n}{p_d + \nu p_n},$$
+        which is finite, and zero only for $p_n = p_d$. As $\nu \to \infty$, $\nu v_\nu$ tends to
+        $\chi^2(p_d \Vert p_n)$, finite or not, and as $\nu \to 0$, $v_\nu$ tends to
+        $\chi^2(p_n \Vert p_d)$. If $p_n > 0$ wherever $p_d > 0$, the first is the variance of
+        $f/(Zp_n)$ under the noise. For $p_d = \mathcal{N}(0, 1)$ and $\nu = 1$ the noises
+        $\mathcal{N}(0, 1.5^2)$ and $\mathcal{N}(0, 3^2)$ have $v_1 = 0.14332$ and $0.89379$.
 
     Arguments:
-        p_d: The table of the data, or their density times the weights of a quadrature.
+        p_d: The table of the data, or their density times the weights of a quadrature; of sum 1.
         p_n: Likewise of the noise.
         ratio: The number $\nu > 0$ of noise samples for each datum.
     """
@@ -155,8 +166,9 @@ def variance(
             f"p_n must have the points of p_d, got {p_n.shape[-1]}, not {p_d.shape[-1]}",
         )
     total = p_d + ratio * p_n
-    shared = (p_d * ratio * p_n / total.where(total > 0, 1)).sum(-1)
-    return 1 / shared - 1 - 1 / ratio
+    total = total.where(total > 0, 1)
+    apart, shared = ((p_d - p_n) ** 2 / total).sum(-1), (p_d / total * p_n).sum(-1)
+    return apart / (1 + ratio) / shared
 
 
 def _described(values: Tensor) -> str:

@@ -35,14 +35,14 @@ for s, gain, loss in zip(sharpness[:, 0], proved, lost, strict=True):
 assert torch.allclose(proved + lost, divergence, atol=1e-7)
 
 generator = torch.Generator().manual_seed(2)
-noise = torch.randn(2, 4000, generator=generator)
+noise = torch.randn(2, 40_000, generator=generator)
 samples = 1.5 + 0.7 * noise[0], noise[1]
 logit_1, logit_0 = (p_1.log_prob(x) - p_0.log_prob(x) for x in samples)
 mean, error = jensen_shannon_estimate(logsigmoid(logit_1), logsigmoid(-logit_0))
 assert abs(mean - divergence) < 4 * error
 log_bound = (log_f_1 - log_f_0).max().item() + 1e-4
 kept = samples[1][accept(logit_0, log_bound, generator)]
-print(f"kept as samples of p_1: {len(kept) / 4000:.2f}, mean {kept.mean():.1f}")
+print(f"kept as samples of p_1: {len(kept) / 40_000:.2f}, mean {kept.mean():.1f}")
 # --8<-- [end:check]
 
 

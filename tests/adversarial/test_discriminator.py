@@ -510,6 +510,15 @@ def test_dtype_batches_and_gradients(dtype):
     assert kept.shape == u.shape
 
 
+def test_derivatives_where_d_is_certain():
+    f_1, f_0 = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.0, 0.6, 0.4])
+    for made in (value, lambda f_1, f_0, d: -shortfall(f_1 / (f_1 + f_0), d)):
+        d = torch.tensor([1.0, 0.3, 0.0], requires_grad=True)
+        (slope,) = torch.autograd.grad(made(f_1, f_0, d).sum(), d)
+        assert slope.isfinite().all()
+        assert slope[0] > 0 > slope[2]
+
+
 def test_log_densities_that_underflow_keep_their_ratio():
     far = torch.tensor([-2000.0, -math.inf, -math.inf, 0.0])
     other = torch.tensor([-2001.0, -math.inf, 0.0, -math.inf])
@@ -528,6 +537,12 @@ def test_a_bound_reached_exactly_is_accepted():
     log_ratio = torch.full((1000,), 3.1)
     assert accept(log_ratio, 3.1).all()
     assert not accept(log_ratio * -math.inf, 3.1).any()
+
+
+def test_rare_points_are_kept_as_often_in_half_precision():
+    log_ratio = torch.full((400_000,), math.log(0.002), dtype=torch.bfloat16)
+    kept = accept(log_ratio, 0.0, torch.Generator().manual_seed(1)).double().mean()
+    assert kept.item() == pytest.approx(log_ratio[0].exp().item(), rel=0.2)
 
 
 @pytest.mark.usefixtures("untyped")

@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.integrate import quad
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 from scipy.stats import norm
 
 from genref._site.claims import mutant
@@ -158,11 +159,29 @@ def test_dtype_and_batches(dtype):
     alone = logistic(x_1[2, 0], x_0[1])
     assert made.weight.shape == (4, 3, 3)
     assert made.covariance.shape == (4, 3, 3, 3)
-    assert made.weight.dtype == made.covariance.dtype == dtype
+    assert made.weight.dtype == made.covariance.dtype == torch.float64
     torch.testing.assert_close(made.weight[2, 1], alone.weight)
     torch.testing.assert_close(made.covariance[2, 1], alone.covariance)
-    assert made.log_ratio(x_0).mean.shape == (4, 3, 40)
-    assert torch.linalg.eigvalsh(made.covariance.double()).min() > 0
+    found = made.log_ratio(x_0)
+    assert found.mean.shape == found.standard_error.shape == (4, 3, 40)
+    assert found.mean.dtype == found.standard_error.dtype == dtype
+    assert torch.linalg.eigvalsh(made.covariance).min() > 0
+
+
+def test_features_far_from_zero_keep_their_error():
+    g = torch.Generator().manual_seed(1)
+    x_1, x_0 = 0.7 * torch.randn(300, generator=g) + 0.5, torch.randn(300, generator=g)
+    at = torch.tensor([-0.5, 0.3])
+    near = logistic(squares(x_1), squares(x_0)).log_ratio(squares(at))
+    far = logistic(squares(x_1 + 30), squares(x_0 + 30)).log_ratio(squares(at + 30))
+    torch.testing.assert_close(far.mean, near.mean, atol=1e-2, rtol=0)
+    torch.testing.assert_close(far.standard_error, near.standard_error, atol=0, rtol=1e-2)
+
+
+def test_derivatives():
+    g = torch.Generator().manual_seed(1)
+    x_1, x_0 = torch.randn(2, 9, 1, generator=g, dtype=DOUBLE).requires_grad_()
+    assert torch.autograd.gradcheck(logistic, (x_1, x_0))
 
 
 @pytest.mark.parametrize("far", [0.0, 8.0, 11.0])
@@ -175,6 +194,36 @@ def test_steps_do_not_overshoot(far):
     slope = ((-u_1).sigmoid() @ x_1 - u_0.sigmoid() @ x_0).abs()
     assert slope.max() < 1e-9
     assert (-u_1).sigmoid().sum().item() == pytest.approx(u_0.sigmoid().sum().item())
+
+
+def test_a_small_overlap_is_enough():
+    x_1 = torch.tensor([1.6322, 1.75, 2.16, 2.42, 3.1], dtype=DOUBLE)[:, None]
+    x_0 = torch.tensor([-0.84, -0.2, 0.05, 0.16, 1.6327], dtype=DOUBLE)[:, None]
+    made = logistic(x_1, x_0)
+    u_1, u_0 = (made.log_ratio(x).mean for x in (x_1, x_0))
+    assert made.weight[1] > 30
+    assert (-u_1).sigmoid().sum().item() == pytest.approx(u_0.sigmoid().sum().item())
+
+
+def test_no_maximum_is_found_where_there_is_none():
+    """Points with ties; a linear programme says whether a plane separates them."""
+    g = torch.Generator().manual_seed(1)
+    outcomes = set()
+    for step in (0.3, 1.0) * 30:
+        n_1, n_0, k = (int(torch.randint(*ends, (), generator=g)) for ends in ((3, 40), (3, 40), (1, 4)))
+        x_1 = torch.floor((torch.randn(n_1, k, generator=g, dtype=DOUBLE) + 1.5) / step)
+        x_0 = torch.floor(torch.randn(n_0, k, generator=g, dtype=DOUBLE) / step)
+        a = torch.cat([F.pad(x_1, (1, 0), value=1), -F.pad(x_0, (1, 0), value=1)])
+        best = linprog(-a.sum(0).numpy(), -a.numpy(), [0] * len(a), bounds=(-1, 1))
+        expected = -best.fun < 1e-9 and torch.linalg.matrix_rank(a).item() == k + 1
+        try:
+            logistic(x_1, x_0)
+            found = True
+        except ValueError:
+            found = False
+        assert found == expected
+        outcomes.add(found)
+    assert len(outcomes) == 2
 
 
 @pytest.mark.usefixtures("untyped")

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -165,7 +166,7 @@ def balanced(logit, log_p_n, ratio):
 
 def table_of_normals(scale):
     """Densities times a fine trapezoid rule."""
-    x = torch.linspace(-14, 14, 4001, dtype=DOUBLE)
+    x = torch.linspace(-27, 27, 8001, dtype=DOUBLE)
     return [torch.tensor(norm.pdf(x, 0, s)) * (x[1] - x[0]) for s in (1, scale)]
 
 
@@ -175,6 +176,12 @@ def overlap(ratio, scale, far=40.0):
         return math.exp(a + log_expit(b - a))
 
     return quad(integrand, -far, far, limit=400, epsabs=1e-14, points=[-3, 3])[0]
+
+
+def first_form(p_d, p_n, ratio):
+    p_d, p_n = ([Fraction(c, sum(row)) for c in row] for row in (p_d, p_n))
+    shared = sum(a * ratio * b / (a + ratio * b) for a, b in zip(p_d, p_n, strict=True) if a + b)
+    return float(1 / shared - 1 - 1 / ratio)
 
 
 @pytest.mark.claim("x-nce-variance")
@@ -218,11 +225,35 @@ def test_variance(evidence, limit=variance, solve=log_normaliser):
         relative=True,
     )
     evidence.numeric(limit(p_d, p_d, 2.5), 0.0, bound=1e-12, oracle="no error without difference")
+    near, k = torch.tensor([200_000, 300_000, 500_000, 0]), torch.randint(1, 9, (2,), generator=g)
+    near = torch.stack([near, near + torch.cat([k, -k.sum(0, keepdim=True), 0 * k[:1]])])
+    beyond = torch.tensor([[3, 4, 0, 7], [5, 6, 3, 0]]) * torch.randint(1, 9, (4,), generator=g)
+    for counts in (near, beyond):
+        for ratio in (1e-7, 0.4, 3e6):
+            evidence.numeric(
+                limit(*(counts / counts.sum(1, keepdim=True).double()), ratio),
+                first_form(*counts.tolist(), Fraction(ratio)),
+                bound=1e-8,
+                oracle="1/I - 1 - 1/nu in fractions",
+                relative=True,
+            )
 
     t = [torch.randn(n, generator=g, dtype=DOUBLE) * 2 + 0.7 for n in (13, 31)]
     values = torch.cat(t).numpy() - math.log(31 / 13)
     root = brentq(lambda e: expit(values - e).sum() - 13, -30, 30, xtol=1e-13)
     evidence.numeric(solve(*t).mean, root, bound=1e-10, oracle="the score's root by Brent")
+    ends = torch.zeros(9, dtype=DOUBLE), torch.zeros(31, dtype=DOUBLE)
+    ends[0][:2], ends[1][:13] = math.inf, -math.inf
+    values = torch.cat(ends).numpy() - math.log(31 / 9)
+    root = brentq(lambda e: expit(values - e).sum() - 9, -30, 30, xtol=1e-13)
+    found = solve(*ends)
+    evidence.numeric(found.mean, root, bound=1e-10, oracle="Brent, with points of one law alone")
+    evidence.numeric(
+        found.standard_error**2,
+        1 / 7 - 1 / 9 + 1 / 18 - 1 / 31,
+        bound=1e-10,
+        oracle="the delta method on the shares of the common points",
+    )
 
     log_z, runs = -1.3, 1500
     for ratio, scale in ((1, 1.5), (3, 3.0), (2, 0.6)):
@@ -257,6 +288,12 @@ def two_off(p_d, p_n, ratio):
     return variance(p_d, p_n, ratio) + 1 / ratio - 1
 
 
+@mutant(test_variance, "the first form of the variance, which cancels", of="limit")
+def difference(p_d, p_n, ratio):
+    shared = (p_d * ratio * p_n / (p_d + ratio * p_n)).nan_to_num(0).sum(-1)
+    return 1 / shared - 1 - 1 / ratio
+
+
 @mutant(test_variance, "the variance of importance sampling", of="limit")
 def importance(p_d, p_n, ratio):
     return ((p_d - p_n) ** 2 / p_n).sum(-1) / ratio
@@ -270,6 +307,11 @@ def importance_sampling(data, noise):
         mean=log_z,
         standard_error=(spread / noise.shape[-1]).sqrt(),
     )
+
+
+@mutant(test_variance, "samples of the noise where there are no data left out", of="solve")
+def outside_left_out(data, noise):
+    return log_normaliser(data, noise[..., noise.isfinite().reshape(-1, noise.shape[-1]).all(0)])
 
 
 @mutant(test_variance, "the data left out of the standard error", of="solve")
@@ -313,6 +355,43 @@ def test_far_values_do_not_overflow():
     assert objective(-t, t).item() == pytest.approx(-2 * t.mean().item())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_samples_have_an_honest_error(dtype):
+    for far in (10.0, 30.0):
+        t = torch.tensor([far], dtype=dtype)
+        c, error = log_normaliser(t, -t)
+        assert c.item() == pytest.approx(0, abs=1e-5)
+        assert error.item() == pytest.approx(math.sqrt(math.cosh(far) - 1), rel=1e-5)
+    for sign in (1, -1):
+        t = sign * torch.tensor([1e4], dtype=dtype)
+        assert log_normaliser(t, -t).standard_error == math.inf
+    c, _ = log_normaliser(torch.tensor([-1e4], dtype=dtype), torch.full((2,), 1e4, dtype=dtype))
+    assert c.item() == pytest.approx(1e4 - math.log(2), abs=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_does_not_keep_the_steps_going(dtype, monkeypatch):
+    g = torch.Generator().manual_seed(2)
+    steps = []
+    monkeypatch.setattr(torch, "log1p", lambda x, log1p=torch.log1p: steps.append(0) or log1p(x))
+    for scale in (0.1, 10.0, 1000.0):
+        log_normaliser(*(scale * torch.randn(2, 100, 300, generator=g)).to(dtype))
+    assert 0 < len(steps) < 120
+
+
+def test_a_small_error_keeps_its_digits():
+    data, noise = torch.tensor([1.0, 1.001]), torch.tensor([1.0005, 0.9999, 1.0])
+    exact = log_normaliser(data.double(), noise.double()).standard_error
+    assert log_normaliser(data, noise).standard_error.item() == pytest.approx(exact.item(), rel=1e-3)
+    assert log_normaliser(noise * 0, noise * 0).standard_error.item() < 1e-7
+
+
+def test_energy_of_little_noise():
+    zero = torch.zeros(1, dtype=DOUBLE)
+    for ratio in (1e-12, 1e-30, 1e30):
+        assert energy(zero, zero, ratio).item() == pytest.approx(-math.log(ratio))
+
+
 def test_points_that_neither_law_has_do_not_count():
     p_d, p_n = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.2, 0.8, 0.0])
     assert variance(p_d, p_n).item() == pytest.approx(variance(p_d[:2], p_n[:2]).item())
@@ -335,8 +414,12 @@ def test_bad_arguments_raise():
     calls = {
         r"logit_noise must hold samples, got shape \(0,\)": lambda: objective(x, x[:0]),
         r"logit_data must hold samples, got shape \(\)": lambda: objective(x[0], x),
-        r"log_ratio_noise must hold finite samples, got shape \(2,\), 0 of": lambda: log_normaliser(x, x.log() / 0),
-        r"log_ratio_data must hold finite samples": lambda: log_normaliser(x[:0], x),
+        r"log_ratio_noise must be -inf or finite, some finite, got shape \(2,\), 1 of": lambda: log_normaliser(
+            x,
+            torch.tensor([0, math.inf]),
+        ),
+        r"log_ratio_data must be inf or finite, some finite": lambda: log_normaliser(x / 0, x),
+        r"log_ratio_data must be inf or finite, some finite, got shape \(0,\)": lambda: log_normaliser(x[:0], x),
         r"p_n must have the points of p_d, got 1, not 2": lambda: variance(x, x[:1]),
         r"p_n must not be negative, got -1": lambda: variance(x, -x),
     }
