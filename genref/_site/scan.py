@@ -134,10 +134,15 @@ def mathml(tex: str, display: bool) -> str:
     """The formula as MathML; raises ValueError with the reason for a formula that cannot be set."""
     tex = re.sub(r"^[ \t>]+", "", tex.strip(), flags=re.M)
     try:
-        return _converter.convert_with_local_state(tex, displaystyle=display)
+        made = _converter.convert_with_local_state(tex, displaystyle=display)
+        said = ""
     except math_core.LatexError as error:
-        said = re.sub(r"^\d+: ", "", str(error)).rstrip(".")
-        raise ValueError(f"formula `{' '.join(tex.split())}`: {said}") from None
+        made, said = "", re.sub(r"^\d+: ", "", str(error)).rstrip(".")
+    if re.search(r"<m(?:sup|sub|subsup)><mo[^>]*minsize", made):
+        said = r"an index makes a big bracket small where the braces of {\bigl(x\bigr)}^2 are left out"
+    if said:
+        raise ValueError(f"formula `{' '.join(tex.split())}`: {said}")
+    return made
 
 
 def line_of(text: str, position: int) -> int:

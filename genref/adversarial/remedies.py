@@ -45,7 +45,7 @@ def largest_step(
         In the game $V = dg$ the optimistic update
         $x_{k+1} = x_k + 2\alpha Jx_k - \alpha Jx_{k-1}$, $\alpha > 0$, has
         $\rho^2 = \tfrac12 \bigl(1 + \sqrt{1 - 4\alpha^2}\bigr)$ for $\alpha \le \tfrac12$ and
-        $\rho^2 = \tfrac14 + \bigl(\alpha + \tfrac12 \sqrt{4\alpha^2 - 1}\bigr)^2$ for
+        $\rho^2 = \tfrac14 + {\bigl(\alpha + \tfrac12 \sqrt{4\alpha^2 - 1}\bigr)}^2$ for
         $\alpha \ge \tfrac12$.
         It converges from every start if and only if $\alpha < 1/\sqrt3$. The best step is
         $\alpha = \tfrac12$ with $\rho = 1/\sqrt2$. There two eigenvalues meet, and from rest the
@@ -72,6 +72,10 @@ def largest_step(
     """
     _above_zero("gamma", gamma)
     B = torch.ones(1, 1, dtype=torch.float64) if payoff is None else payoff
+    if B.dim() < 2 or not B.is_floating_point() or not B.isfinite().all():
+        raise ValueError(f"payoff must be a finite, floating matrix, got {B}")
+    if not math.isfinite(beta):
+        raise ValueError(f"beta must be finite, got {beta}")
     s = torch.linalg.matrix_norm(B, 2)
     if not (s > 0).all():
         raise ValueError("payoff must not be 0, or no player moves")

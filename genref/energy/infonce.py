@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genref.energy.contrastive import Positive, expected_loss, info_nce
+from genref.energy.contrastive import Positive, _check, expected_loss, info_nce
 
 __all__ = ["Kind", "best_score", "both_views", "bound", "cap", "two_sided"]
 
@@ -55,6 +55,7 @@ def best_score(joint: Float[Tensor, "*batch x columns"]) -> Float[Tensor, "*batc
     r"""Returns $\log r(x, x') = \log p(x, x') - \log p(x) - \log p(x')$, for $p(x, x') > 0$."""
     if not (joint > 0).all():
         raise ValueError(f"joint must be positive, got {joint.min():g}")
+    _check(joint, torch.zeros_like(joint))
     return joint.log() - joint.sum(-1, keepdim=True).log() - joint.sum(-2, keepdim=True).log()
 
 

@@ -178,16 +178,16 @@ def ring(t: Float[Tensor, "*batch n"], k: int) -> Float[Tensor, "*batch n D"]:
 def query(t: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch D"]:
     r"""Returns the $z \in S^{2k - 1}$ whose product with $y(t)$ is greatest at the $k$ given $t$.
 
-    It is minus the vector of Fourier coefficients of $\prod_{i=1}^k (1 - \cos(t - t_i))$.
+    It is minus the vector of Fourier coefficients of $\prod_{i=1}^k (1 - \cos(t - t_i))$. Codes of
+    many near angles differ by less than float32 can hold: rank them in float64.
     """
     k = t.shape[-1]
     if k < 1:
         raise ValueError(f"t must hold at least 1 angle, got {k}")
-    grid = torch.arange(2 * k + 1, dtype=t.dtype, device=t.device) * (2 * math.pi / (2 * k + 1))
-    wave = (1 - (grid[:, None] - t[..., None, :]).cos()).prod(-1)
+    grid = torch.arange(2 * k + 1, dtype=torch.float64, device=t.device) * (2 * math.pi / (2 * k + 1))
+    wave = (1 - (grid[:, None] - t.double()[..., None, :]).cos()).prod(-1)
     z = -wave @ ring(grid, k)
-    unit: Tensor = z / z.norm(dim=-1, keepdim=True)
-    return unit
+    return (z / z.norm(dim=-1, keepdim=True)).to(t.dtype)
 
 
 def unreachable(y: Float[Tensor, "n D"], k: int) -> list[int]:

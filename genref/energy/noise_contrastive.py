@@ -158,13 +158,13 @@ def variance(
         ratio: The number $\nu > 0$ of noise samples for each datum.
     """
     _check_ratio(ratio)
+    if p_d.shape[-1:] != p_n.shape[-1:]:
+        raise ValueError(f"p_n must have the points of p_d, got {p_n.shape[-1]}, not {p_d.shape[-1]}")
     for name, table in (("p_d", p_d), ("p_n", p_n)):
         if not (table >= 0).all():
             raise ValueError(f"{name} must not be negative, got {table.min():.6g}")
-    if p_d.shape[-1:] != p_n.shape[-1:]:
-        raise ValueError(
-            f"p_n must have the points of p_d, got {p_n.shape[-1]}, not {p_d.shape[-1]}",
-        )
+        if not ((table.sum(-1) - 1).abs() < 0.01).all():
+            raise ValueError(f"{name} must sum to 1, weights included, got {table.sum(-1)}")
     total = p_d + ratio * p_n
     total = total.where(total > 0, 1)
     apart, shared = ((p_d - p_n) ** 2 / total).sum(-1), (p_d / total * p_n).sum(-1)

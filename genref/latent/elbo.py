@@ -138,7 +138,7 @@ def m_step(
 ) -> Float[Tensor, "*batch D d"]:
     r"""Returns the weights that maximise $\sum_i E_{q_i} \log p_W(x_i, z_i)$ in the linear model.
 
-    They are $W = \sum_i x_i m_i^\top \bigl( \sum_i (C + m_i m_i^\top) \bigr)^{-1}$, whatever the
+    They are $W = \sum_i x_i m_i^\top {\bigl( \sum_i (C + m_i m_i^\top) \bigr)}^{-1}$, whatever the
     noise variances. Only the first two moments of the laws $q_i$ matter.
 
     Claim: vae-ecll-onlyif

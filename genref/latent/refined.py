@@ -115,7 +115,7 @@ def law(
         $w = p(x, \cdot) / q$. Where $q(z)$ and $p(x, z)$ are positive, let
         $$\begin{aligned}
         q_K(z) &= E \, \frac{K p(x, z)}{w(z) + \sum_{j=2}^K w(z_j)} \\
-        &= K p(x, z) \int_0^\infty e^{-t w(z)} \bigl( E_q e^{-t w} \bigr)^{K - 1} \, dt,
+        &= K p(x, z) \int_0^\infty e^{-t w(z)} {\bigl( E_q e^{-t w} \bigr)}^{K - 1} \, dt,
         \end{aligned}$$
         and $0$ elsewhere. Then $0 \le q_K \le K q$, and if $q_0$ is the mass of $q$ where
         $p(x, z) = 0$,

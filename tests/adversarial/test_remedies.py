@@ -745,6 +745,10 @@ def test_lookahead_of_any_update():
     [
         (lambda: largest_step("gda"), "method must be one of simultaneous, alternating"),
         (lambda: largest_step("momentum", torch.zeros(2, 3)), "payoff must not be 0"),
+        (lambda: largest_step("optimistic", torch.ones(2)), "payoff must be a finite, floating matrix"),
+        (lambda: largest_step("optimistic", torch.ones(2, 2).int()), "payoff must be a finite, floating matrix"),
+        (lambda: largest_step("optimistic", torch.full((2, 2), math.nan)), "payoff must be a finite, floating"),
+        (lambda: largest_step("momentum", beta=math.nan, alternating=True), "beta must be finite, got nan"),
         (lambda: largest_step("consensus", gamma=0.0), "gamma must be above 0 and finite, got 0.0"),
         (lambda: best_step("proximal"), "method must be extragradient, optimistic or consensus"),
         (lambda: best_step("consensus", gamma=-1.0), "gamma must be above 0 and finite, got -1.0"),

@@ -435,6 +435,7 @@ HALF = torch.full((2, 2), 0.25)
         (lambda: bound(HALF, HALF, 0), "terms must be at least 1, got 0"),
         (lambda: bound(HALF, HALF, 2, "out"), "positive must be 'included' or 'excluded'"),
         (lambda: best_score(torch.eye(2) / 2), "joint must be positive, got 0"),
+        (lambda: best_score(torch.ones(3, 3)), "joint must sum to 1, got a sum that is off by 8"),
         (lambda: cap(1), "terms must be at least 2, got 1"),
         (lambda: cap(2, 0.0), "temperature must be positive, got 0.0"),
         (lambda: cap(2, 1.0, "both"), "kind must be 'drawn', 'batch' or 'joint', got 'both'"),

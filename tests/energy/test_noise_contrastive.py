@@ -335,7 +335,7 @@ def test_dtype_batches_and_gradients(dtype):
     made = objective(data, noise, 2)
     assert made.shape == (3, 2)
     assert made.dtype == energy(data, noise[:, :20], 2).dtype == dtype
-    assert optimum(data, noise[:, :20], 2).dtype == variance(data.exp(), data.exp()).dtype == dtype
+    assert optimum(data, noise[:, :20], 2).dtype == variance(data.softmax(-1), data.softmax(-1)).dtype == dtype
     (slope,) = torch.autograd.grad(made.sum(), data)
     assert (slope > 0).all()
     with torch.no_grad():
@@ -401,7 +401,7 @@ def test_points_that_neither_law_has_do_not_count():
 
 @pytest.mark.usefixtures("untyped")
 def test_bad_arguments_raise():
-    x = torch.ones(2)
+    x = torch.ones(2) / 2
     for call in (
         lambda r: objective(x, x, r),
         lambda r: optimum(x, x, r),
@@ -421,7 +421,8 @@ def test_bad_arguments_raise():
         r"log_ratio_data must be inf or finite, some finite": lambda: log_normaliser(x / 0, x),
         r"log_ratio_data must be inf or finite, some finite, got shape \(0,\)": lambda: log_normaliser(x[:0], x),
         r"p_n must have the points of p_d, got 1, not 2": lambda: variance(x, x[:1]),
-        r"p_n must not be negative, got -1": lambda: variance(x, -x),
+        r"p_n must not be negative, got -0.5": lambda: variance(x, -x),
+        r"p_d must sum to 1, weights included, got 2.0": lambda: variance(4 * x, x),
     }
     for words, call in calls.items():
         with pytest.raises(ValueError, match=words):

@@ -178,6 +178,9 @@ def test_formulas_become_mathml():
     assert "<mfrac>" in scan.mathml("> \\frac{a}\n> {b}", True)
     with pytest.raises(ValueError, match=r"formula `\\nosuch x`: "):
         scan.mathml("\\nosuch\nx", False)
+    with pytest.raises(ValueError, match=r"formula `\\bigl\(x\\bigr\)\^2`: an index makes a big bracket small"):
+        scan.mathml(r"\bigl(x\bigr)^2", False)
+    assert "minsize" in scan.mathml(r"{\bigl(x\bigr)}^2", False)
 
 
 def test_an_unknown_command_is_named_with_its_line_wherever_it_stands(checkout):
