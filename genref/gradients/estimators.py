@@ -159,7 +159,7 @@ def path_gradient(
     Claim: x-path-gradient
         Let $q = \mathcal{N}(\mu, \sigma^2)$, let $\log h$ be absolutely continuous on every bounded
         interval, and let its derivative have a mean under some normal law of variance larger than
-        $\sigma^2$. For each point the path gradient is the derivative of $\log(h/q)$ at
+        $\sigma^2$. At almost every point the path gradient is the derivative of $\log(h/q)$ at
         $x = \mu + \sigma\epsilon$ with respect to $(\mu, \tau)$, plus the score $s$; its mean is
         $\nabla E \log(h/q)$. If $h = Zq$, it is 0 at every point, while that derivative is $-s$,
         with variances $(1/\sigma^2, 2)$, and the score-function gradient is $s \log Z$, with

@@ -20,8 +20,9 @@ class Estimate(NamedTuple):
         $E[s^2 / n] = \operatorname{Var} \bar x = \sigma^2 / n$.
 
         If $\mu = \mu_0 + m \sigma / \sqrt n$ and the law of $(x_i - \mu) / \sigma$ does not change
-        with $n$, then $\Pr(|z| > k) \to \Phi(m - k) + \Phi(-m - k)$ as $n \to \infty$. For $k = 4$
-        this is 0.0000633 at $m = 0$, a false alarm, and 0.99997 at $m = 8$.
+        with $n$, then for each $k \ge 0$ as $n \to \infty$
+        $$\Pr(|z| > k) \to \Phi(m - k) + \Phi(-m - k) .$$
+        For $k = 4$ this is 0.0000633 at $m = 0$, a false alarm, and 0.99997 at $m = 8$.
 
         If the law is normal, then for each $n$ and $k > 0$ a false alarm has exactly the
         probability

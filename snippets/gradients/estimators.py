@@ -122,8 +122,9 @@ def figure_baseline(ax):
 def figure_path(fig):
     """Variance of three gradients with respect to mu, times the variance of q, against the variance
     of q over that of a normal target, on logarithmic axes. The reparameterised gradient is a rising
-    straight line. The path gradient falls to zero at 1 and meets the line at one half; to the left
-    of that it is above the line. The score function is above both, but for a dip around 2.
+    straight line. The path gradient falls to zero at 1 and rises again; it meets the line at one
+    half and is above it to the left of that. The score function is above both, but for a dip
+    around 2, where it is a little below the line.
     """
 
     def log_target(z):

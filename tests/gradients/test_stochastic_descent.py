@@ -620,6 +620,18 @@ def test_a_baseline_may_be_a_number_or_one_for_each_parameter():
         score_covariance(0.3, 0.4, torch.ones(3))
 
 
+def test_the_stochastic_gradient_is_a_constant():
+    mu, tau = torch.tensor([0.3, -0.4], requires_grad=True)
+    assert not stochastic_gradient(mu, tau, 3, torch.Generator().manual_seed(1)).requires_grad
+
+
+def test_the_best_baseline_of_a_narrow_law_is_the_integrand_at_its_mean():
+    for dtype, sigma in ((torch.float32, 1e-25), (DOUBLE, 1e-200)):
+        mu = torch.tensor(1.7, dtype=dtype)
+        found = best_baseline(mu, torch.tensor(sigma, dtype=dtype))
+        torch.testing.assert_close(found, x_sin_x(mu).expand(2))
+
+
 def test_the_stochastic_gradient_is_the_mean_of_the_estimator_and_the_exact_rest():
     mu, tau = torch.tensor([0.3, -1.2]), torch.tensor([-0.4, 0.5])
     for estimator in (score_function, pathwise):

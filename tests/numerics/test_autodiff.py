@@ -235,6 +235,10 @@ def test_sparsity(evidence, sparsity=sparsity):
     found = sparsity(lambda x: torch.relu(x - x.roll(1, -1)), corners)
     ring = torch.eye(6, dtype=torch.bool)
     evidence.exact(found, ring | ring.roll(1, 0), oracle="the neighbours in a ring")
+    faint = sparsity(lambda x: x + 1e-30 * x.roll(1, -1) ** 2, corners[:1])
+    evidence.exact(faint, ring | ring.roll(1, 0), oracle="the neighbours in a ring")
+    mirrored = sparsity(torch.square, torch.stack([corners[0], -corners[0]]))
+    evidence.exact(mirrored, ring, oracle="each output is made of its own input")
 
 
 @mutant(test_sparsity, "rows and columns exchanged")
@@ -255,9 +259,20 @@ def threshold(f, x, event_dims=1):
     return (J.abs() > 0.01).reshape(-1, *J.shape[-2:]).any(0)
 
 
+@mutant(test_sparsity, "what is close to zero taken for zero")
+def close_to_zero(f, x, event_dims=1):
+    J = jacobian(f, x, event_dims)
+    return (~torch.isclose(J, torch.zeros_like(J))).reshape(-1, *J.shape[-2:]).any(0)
+
+
 @mutant(test_sparsity, "one point for a map with flat pieces")
 def one_point(f, x, event_dims=1):
     return sparsity(f, x[:1], event_dims)
+
+
+@mutant(test_sparsity, "the mean Jacobian of the points, in which slopes cancel")
+def mean_of_points(f, x, event_dims=1):
+    return jacobian(f, x, event_dims).flatten(0, -3).mean(0) != 0
 
 
 @mutant(test_sparsity, "only what all points show")

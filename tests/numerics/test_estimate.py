@@ -57,7 +57,7 @@ def cap(n, k):
 
 
 @pytest.mark.claim("numerics-z-test")
-def test_the_z_test(evidence, estimate=estimate, alarm=false_alarm, power=power):
+def test_the_z_test(evidence, estimate=estimate, alarm=false_alarm, power=power, share=cap):
     for n, offset in ((2, -0.4), (7, 3.2), (50, 1e8)):
         samples = 1.3 * torch.randn(n, 4, dtype=DOUBLE, generator=evidence.generator) + offset
         evidence.numeric(
@@ -96,15 +96,15 @@ def test_the_z_test(evidence, estimate=estimate, alarm=false_alarm, power=power)
     evidence.exact(stated, "0.0000633 0.99997", oracle="the decimals of the claim")
     for k, n in product((0.4, 1.5), (2, 5)):
         samples = 2.5 * torch.randn(n, 50_000, dtype=DOUBLE, generator=evidence.generator) - 0.7
+        student = 2 * scipy.stats.t.sf(k, n - 1)
         evidence.statistical(
             (estimate(samples).z_score(-0.7).abs() > k).double(),
-            2 * scipy.stats.t.sf(k, n - 1),
+            student,
             detects=0.02,
             oracle="Student's law",
         )
-        student = 2 * scipy.stats.t.sf(k, n - 1)
-        evidence.numeric(cap(n, k), student, bound=1e-12, oracle="Student's law")
-        evidence.ordered(alarm(k), cap(n, k), bound=0.0, oracle="the integral of the claim")
+        evidence.numeric(share(n, k), student, bound=1e-12, oracle="Student's law")
+        evidence.ordered(alarm(k), student, bound=0.0, oracle="Student's law")
     n, p = 1600, 0.37
     heads = torch.arange(n)[:, None] < torch.arange(n + 1)
     flips = estimate(heads.double())
@@ -167,6 +167,16 @@ def nearer_side(critical, deviation):
 @mutant(test_the_z_test, "the deviation in units of the spread, for n = 4", of="power")
 def unscaled(critical, deviation):
     return power(critical, deviation / 2)
+
+
+@mutant(test_the_z_test, "n for n - 1 degrees of freedom", of="share")
+def one_dimension_more(n, k):
+    return cap(n + 1, k)
+
+
+@mutant(test_the_z_test, "the normal law for Student's", of="share")
+def as_in_the_limit(n, k):
+    return tails(k, 0)
 
 
 def test_results_have_names_and_order():
