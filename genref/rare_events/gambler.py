@@ -2,7 +2,7 @@ r"""The gambler's ruin: a rare event with an exact answer, and samplers that fin
 
 A gambler with balance $s$ bets 1 in each game, wins it with probability $p$ or loses it, and stops
 at 0, at the goal $g$, or after $k$ games. A `Fraction` for a probability gives exact fractions;
-floats keep a relative error of about $10^{-13}$ in a thousand games, and are 0 below $10^{-308}$.
+floats have a relative error near $10^{-13}$ in a thousand games, but lose digits below $10^{-308}$.
 """
 
 import math
@@ -17,21 +17,12 @@ from torch import Tensor
 
 from genref.numerics.estimate import Estimate, estimate
 
-__all__ = [
-    "Num",
-    "cross_entropy",
-    "drift",
-    "exact",
-    "importance_sampling",
-    "second_moment",
-    "unlimited",
-]
+__all__ = ["cross_entropy", "drift", "exact", "importance_sampling", "second_moment", "unlimited"]
 
-Num = TypeVar("Num", float, Fraction)
-r"""A float or a `Fraction`; results are of the type of the arguments."""
+_P = TypeVar("_P", float, Fraction)
 
 
-def exact(p: Num, start: int, goal: int, games: int, ruin: bool = True, stop: bool = True) -> Num:
+def exact(p: _P, start: int, goal: int, games: int, ruin: bool = True, stop: bool = True) -> _P:
     r"""Returns $h(s, k)$, the chance to reach the goal from balance $s$ within $k$ games.
 
     Claim: gambler-exact
@@ -66,13 +57,13 @@ def exact(p: Num, start: int, goal: int, games: int, ruin: bool = True, stop: bo
     return _chances(end, p, 1 - p, 1, start - low, games)[-1]
 
 
-def unlimited(p: Num, start: int, goal: int) -> Num:
-    r"""Returns $h(s, \infty) = r^{g - s} (1 - r^s) / (1 - r^g)$ with the odds $r = p / (1 - p)$.
+def unlimited(p: _P, start: int, goal: int) -> _P:
+    r"""Returns $h(s, \infty) = r^{g-s} (1 - r^s) / (1 - r^g)$ with $r = p/(1-p)$; $s/g$ if $r = 1$.
 
     Claim: x-gambler-siegmund
-        Let $r = p / (1 - p)$, and let the bets be drawn with the probability $q = 1 - p$ instead of
-        $p$. Every path from $s$ to the goal $g$ has the weight $r^{g - s}$, however long it is. So
-        $h_p(s, k) = r^{g - s} h_{1 - p}(s, k)$, and one run has the relative variance
+        Let $0 < p < 1$, $k \ge g - s$ and $r = p / (1 - p)$, and draw the bets with the probability
+        $q = 1 - p$. Every path from $s$ to the goal $g$ has the weight $r^{g - s}$, however long it
+        is. So $h_p(s, k) = r^{g - s} h_{1 - p}(s, k)$, and one run has the relative variance
         $1 / h_{1 - p}(s, k) - 1$, with a limit of games or without.
 
         For $p < 1/2$ and $k = \infty$ this is $r^s (1 - r^{g - s}) / (1 - r^s)$, which tends to 0
@@ -88,7 +79,7 @@ def unlimited(p: Num, start: int, goal: int) -> Num:
     if isinstance(p, Fraction):
         down = (1 - p) / p
         return Fraction(start, goal) if down == 1 else (1 - down**start) / (1 - down**goal)
-    log_r = -2 * abs(math.atanh(2 * p - 1))  # the odds below 1: their powers do not overflow
+    log_r = -abs(math.log(p / (1 - p)))  # the odds below 1: their powers do not overflow
     fall = 1.0 if p > 0.5 else math.exp((goal - start) * log_r)
     return fall * (math.expm1(start * log_r) / math.expm1(goal * log_r) if log_r else start / goal)
 
@@ -104,9 +95,6 @@ def importance_sampling(
 ) -> Estimate:
     r"""Returns the mean of $1_A w$ over runs in which bets are won with probability $q$.
 
-    The nearer end is $m$ bets away, so nothing stops the next $m$ games. They are drawn at once:
-    the number of bets won is binomial.
-
     Claim: gambler-is
         Let $0 < p, q < 1$. Draw bets that are won with probability $q$ until play stops, at time
         $T$. Let $W$ and $L$ be the numbers of bets won and lost until then, $A$ the event of
@@ -116,10 +104,10 @@ def importance_sampling(
         weighed, whatever happens, the mean is the same and the variance larger by
         $$E_p[1_A\,w\,(c^{k - T} - 1)], \quad c = 1 + \frac{(p - q)^2}{q (1 - q)}.$$
 
-        Both second moments are log-convex in $q$. For $p = 18/37$, $s = 100$, $g = 200$ and
-        $k = 600$, the standard deviation of one run relative to $h$ is $3.860165$ at $q = .55$ and
-        at best $1.337031$, at $q = .58806973$. With the weights of all games it is $6.749347$ at
-        $q = .55$ and at best $5.481693$, at $q = .56526661$.
+        If $k \ge g - s$, both second moments are log-convex in $q$. For $p = 18/37$, $s = 100$,
+        $g = 200$ and $k = 600$, the standard deviation of one run relative to $h$ is $3.860165$ at
+        $q = .55$ and at best $1.337031$, at $q = .58806973$. With the weights of all games it is
+        $6.749347$ at $q = .55$ and at best $5.481693$, at $q = .56526661$.
 
     Arguments:
         p: The probability of winning a bet, between 0 and 1.
@@ -135,7 +123,7 @@ def importance_sampling(
     device = None if generator is None else generator.device
     balance = torch.full((runs,), float(start), dtype=torch.float64, device=device)
     left = torch.full_like(balance, games)
-    while (leap := balance.minimum(goal - balance).minimum(left)).any():
+    while (leap := balance.minimum(goal - balance).minimum(left)).any():  # no end inside a leap
         won = torch.binomial(leap, torch.full_like(leap, q), generator=generator)
         balance += 2 * won - leap
         left -= leap
@@ -144,11 +132,10 @@ def importance_sampling(
     log_w = won * math.log(p / q) + lost * math.log((1 - p) / (1 - q))
     log_w = log_w.where(balance == goal, -torch.inf)
     top = log_w.max().clamp(min=-1e3)  # taken out, or the squares of small weights underflow
-    mean, error = estimate((log_w - top).exp())
-    return Estimate(top.exp() * mean, top.exp() * error)
+    return Estimate(*(top.exp() * found for found in estimate((log_w - top).exp())))
 
 
-def second_moment(p: Num, q: Num, start: int, goal: int, games: int, stopped: bool = True) -> Num:
+def second_moment(p: _P, q: _P, start: int, goal: int, games: int, stopped: bool = True) -> _P:
     r"""Returns $E_q[1_A w^2]$; less $h(s, k)^2$, it is the variance of one run.
 
     Arguments:
@@ -161,16 +148,15 @@ def second_moment(p: Num, q: Num, start: int, goal: int, games: int, stopped: bo
     """
     _check(p, start, goal, games, q)
     won, lost = p**2 / q, (1 - p) ** 2 / (1 - q)
-    after = 1 if stopped else won + lost
-    return _chances([0] * goal + [1], won, lost, after, start, games)[-1]
+    return _chances([0] * goal + [1], won, lost, 1 if stopped else won + lost, start, games)[-1]
 
 
-def cross_entropy(p: Num, start: int, goal: int, games: int, stopped: bool = True) -> Num:
+def cross_entropy(p: _P, start: int, goal: int, games: int, stopped: bool = True) -> _P:
     r"""Returns $q_{\mathrm{ce}} = E_p[W \mid A] / E_p[T \mid A]$, the share of wins in successes.
 
     Claim: x-gambler-ce
-        Let $k \ge g - s$. Among the laws $Q_q$ of independent bets won with probability $q$, up to
-        the time $T$ at which play stops, the nearest to the law of the successes, in
+        Let $0 < p < 1$ and $k \ge g - s$. Among the laws $Q_q$, $0 < q \le 1$, of independent bets
+        won with probability $q$ until play stops at time $T$, the nearest to that of successes, in
         $\mathrm{KL}(P_p(\cdot \mid A) \Vert Q_q)$, has
         $$q_{\mathrm{ce}} = \frac{E_p[W \mid A]}{E_p[T \mid A]}
         = \frac12 + \frac{g - s}{2 E_p[T \mid A]}.$$
@@ -192,9 +178,12 @@ def cross_entropy(p: Num, start: int, goal: int, games: int, stopped: bool = Tru
     _check(p, start, goal, games)
     if games < goal - start:
         raise ValueError(f"games must be at least goal - start = {goal - start}, got {games}")
-    h = _chances([0] * goal + [1], p, 1 - p, 1, start, games)
-    time: Num = games - sum(h[:-1]) / h[-1]
-    won: Num = (time + goal - start) / 2
+    top = max(p, 1 - p)  # the law of T given success is the same, and larger chances underflow late
+    h = _chances([0] * goal + [1], top, 1 - top, 1, start, games)
+    if h[-1] == 0:
+        raise ValueError(f"p must be a Fraction where success has the chance 0 as a float, got {p}")
+    time: _P = games - sum(h[:-1]) / h[-1]
+    won: _P = (time + goal - start) / 2
     return won / time if stopped else (won + p * (games - time)) / games
 
 
@@ -202,8 +191,8 @@ def drift(p: float | Fraction, goal: int, games: int) -> Float[Tensor, "left bal
     r"""Returns the table of $q^\star(s, k) = p\,h(s + 1, k - 1) / h(s, k)$, in row $k$, column $s$.
 
     Claim: x-gambler-doob
-        Let $0 < s < g$ and $k \ge g - s$, so that $h(s, k) > 0$. If each bet is won with
-        probability
+        Let $0 < p < 1$, $0 < s < g$ and $k \ge g - s$, so that $h(s, k) > 0$. If each bet is won
+        with probability
         $$q^\star(s, k) = \frac{p\,h(s + 1, k - 1)}{h(s, k)},$$
         where $s$ is the balance and $k$ the number of games left before it, then the path has the
         law $P_p(\cdot \mid A)$. Every run succeeds and has the weight $h(s, k)$ of its beginning:
@@ -213,18 +202,21 @@ def drift(p: float | Fraction, goal: int, games: int) -> Float[Tensor, "left bal
 
     Arguments:
         p: The probability of winning a bet, between 0 and 1.
-        goal: The goal $g$, at least 2.
+        goal: The goal $g$, from 2 to 2000.
         games: The number of games at the beginning; the table has a row for 0 games too.
 
     Returns:
         Float64; with $\max(p, 1 - p)$ where success is impossible or play is over.
     """
     _check(p, 1, goal, games)
-    p = max(float(p), float(1 - p))  # the table is the same, and larger chances do not underflow
-    rows = islice(_rows([0.0] * goal + [1.0], p, 1 - p, 1.0), games + 1)
+    if goal > 2000:
+        raise ValueError(f"goal must be at most 2000, got {goal}")
+    p = max(float(p), float(1 - p))  # the table is the same
+    up = p**0.5  # chances are divided by up^(g - s), the middle of their range: no underflow
+    rows = islice(_rows([0.0] * goal + [1.0], up, up * (1 - p), 1.0), games + 1)
     h = torch.tensor(list(rows), dtype=torch.float64)
     q = torch.full_like(h, p)
-    q[1:, 1:-1] = (p * h[:-1, 2:] / h[1:, 1:-1]).where(h[1:, 1:-1] > 0, p)
+    q[1:, 1:-1] = (up * h[:-1, 2:] / h[1:, 1:-1]).where(h[1:, 1:-1] > 0, p)
     return q
 
 
@@ -236,7 +228,7 @@ def _rows(h: list[Any], won: Any, lost: Any, after: Any) -> Iterator[list[Any]]:
         h = [after * h[0], *inner, after * h[-1]]
 
 
-def _chances(end: list[int], won: Num, lost: Num, after: Any, start: int, games: int) -> list[Num]:
+def _chances(end: list[int], won: _P, lost: _P, after: Any, start: int, games: int) -> list[_P]:
     """Returns the chances from one balance; fractions are integers over a common denominator."""
     if not isinstance(won, Fraction):
         rows = _rows([float(h) for h in end], won, lost, after)

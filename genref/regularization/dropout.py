@@ -59,17 +59,18 @@ def solution(
     Arguments:
         X: The inputs, without a column of zeros; more columns than rows are allowed if $p < 1$.
         y: The targets.
-        keep: The probability $p$ of keeping an entry, in $(0, 1]$.
+        keep: The probability $p$ of keeping an entry, in $(0, 1]$; its gradient needs $p < 1$.
     """
     p = _checked(X, y, keep)
-    norm: Tensor = torch.linalg.vector_norm(X, dim=-2)
-    if (norm == 0).any():
-        columns = sorted(set((norm == 0).nonzero()[:, -1].tolist()))
+    if (empty := (X == 0).all(-2)).any():
+        columns = sorted(set(empty.nonzero()[:, -1].tolist()))
         raise ValueError(f"X must have no column of zeros, got zeros in columns {columns}")
+    size = X.detach().abs().amax(-2)  # or squares of large and of small entries leave the range
+    X = X / size[..., None, :]
+    norm: Tensor = torch.linalg.vector_norm(X, dim=-2)
     unit, root = X / norm[..., None, :], p.sqrt()[..., None]
-    if _undetermined(unit, 1 - p):
-        raise ValueError(f"keep must be below 1 where columns of X are dependent, got {keep}")
-    return _minimiser(root[..., None] * unit, y / root, 1 - p).div(norm)
+    words = f"keep must be below 1 where columns of X are dependent, got {keep}"
+    return _minimiser(root[..., None] * unit, y / root, 1 - p, words) / norm / size
 
 
 def ridge(
@@ -99,15 +100,15 @@ def ridge(
     Arguments:
         X: The inputs, a row for each datum.
         y: The targets.
-        penalty: The weight $\lambda \ge 0$; it is positive where columns of $X$ are dependent.
+        penalty: The weight $\lambda \ge 0$; where columns of $X$ are dependent it is positive, and
+            not so small that it is lost in rounding. Its gradient needs $\lambda > 0$.
     """
     _checked(X, y)
     weight = torch.as_tensor(penalty, dtype=X.dtype, device=X.device)
-    if not (weight >= 0).all():
-        raise ValueError(f"penalty must not be negative, got {penalty}")
-    if _undetermined(X, weight):
-        raise ValueError(f"penalty must be positive where columns are dependent, got {penalty}")
-    return _minimiser(X, y, weight)
+    if not ((weight >= 0) & weight.isfinite()).all():
+        raise ValueError(f"penalty must be finite and not negative, got {penalty}")
+    words = f"penalty must be larger where columns of X are dependent, got {penalty}"
+    return _minimiser(X, y, weight, words)
 
 
 def inverted_loss(
@@ -119,10 +120,10 @@ def inverted_loss(
     r"""Returns $\lVert y - X w \rVert^2 + \lambda \lVert \Gamma w \rVert^2$, $\lambda = (1 - p)/p$.
 
     Claim: x-dropout-inverted
-        Let the mask be divided by $p$, as `torch.nn.Dropout(1 - p)` does in training. If any two
-        entries of a row are independent, $$E \lVert y - (X \odot R / p) w \rVert^2 = \lVert y - X w
-        \rVert^2 + \frac{1 - p}{p} \lVert \Gamma w \rVert^2.$$ The minimiser is $p$ times that of
-        dropout without the division.
+        Let $0 < p \le 1$ and let the mask be divided by $p$, as `torch.nn.Dropout(1 - p)` does in
+        training. If any two entries of a row are independent, $$E \lVert y - (X \odot R / p) w
+        \rVert^2 = \lVert y - X w \rVert^2 + \frac{1 - p}{p} \lVert \Gamma w \rVert^2.$$ Its
+        minimisers are $p$ times those of dropout without the division.
 
     Arguments:
         X: The inputs, a row for each datum.
@@ -143,9 +144,10 @@ def loss_variance(
     r"""Returns $\operatorname{Var} \lVert y - (X \odot N) w \rVert^2$ for noise of mean 1.
 
     Claim: x-dropout-gaussian
-        Let the entries of $N$ be independent with mean 1 and variance $v = (1 - p) / p$: either
-        $R_{ij} / p$, or normal. The expected loss is that of inverted dropout for both, but its
-        variance differs: let $e = y - X w$ and $T_{ik} = \sum_j (x_{ij} w_j)^k$. Normal noise gives
+        Let $0 < p \le 1$, and let the entries of $N$ be independent with mean 1 and variance $v =
+        (1 - p) / p$: either $R_{ij} / p$, or normal. The expected loss is that of inverted dropout
+        for both, but its variance differs: let $e = y - X w$ and $T_{ik} = \sum_j (x_{ij} w_j)^k$.
+        Normal noise gives
         $$\sum_i \left( 4 v e_i^2 T_{i2} + 2 v^2 T_{i2}^2 \right),$$ and dropout gives more by
         $$\sum_i \left( \frac{v (1 - 6 p (1 - p))}{p^2} T_{i4} - \frac{4 v (1 - 2 p)}{p} e_i T_{i3}
         \right),$$ which can be positive or negative.
@@ -163,29 +165,24 @@ def loss_variance(
     v = (1 - p) / p
     parts = X * w[..., None, :]
     e = y - parts.sum(-1)
-    T2, T3, T4 = (parts.pow(k).sum(-1) for k in (2, 3, 4))
-    variance = 4 * v * e.square() * T2 + 2 * (v * T2).square()
-    if noise == "bernoulli":
-        fourth = v * (1 - 6 * p * (1 - p)) / p.square()
-        variance = variance + fourth * T4 - 4 * v * (1 - 2 * p) / p * e * T3
-    return variance.sum(-1)
+    linear, pairs = 2 * e[..., None] * parts, parts.square().sum(-1).square()
+    if noise == "bernoulli":  # each square of the noise is v + (1 - 2 p) / p times the noise
+        linear = linear - ((1 - 2 * p) / p)[..., None] * parts.square()
+        pairs = pairs - parts.square().square().sum(-1)
+    return (v * linear.square().sum(-1) + 2 * v.square() * pairs).sum(-1)
 
 
-def _minimiser(X: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+def _minimiser(X: Tensor, y: Tensor, weight: Tensor, undetermined: str) -> Tensor:
     """Solves by QR, the penalty on top: rounding spares the rows of X, small under a small p."""
     n, d = X.shape[-2:]
     root = weight.sqrt()[..., None, None] * torch.eye(d, dtype=X.dtype, device=X.device)
-    batch = (weight + X[..., 0, 0]).shape
+    batch = (weight + X.sum((-2, -1))).shape
     Q, R = torch.linalg.qr(torch.cat([root.expand(*batch, d, d), X.expand(*batch, n, d)], -2))
+    if (torch.linalg.matrix_rank(R) < d).any():
+        raise ValueError(undetermined)
     right = Q[..., d:, :].mT @ y[..., None]
     w: Tensor = torch.linalg.solve_triangular(R, right, upper=True)
     return w[..., 0]
-
-
-def _undetermined(X: Tensor, weight: Tensor) -> bool:
-    """Whether columns are dependent where nothing is added to the loss."""
-    free = weight == 0
-    return bool(free.any() and (free & (torch.linalg.matrix_rank(X) < X.shape[-1])).any())
 
 
 def _checked(X: Tensor, y: Tensor, keep: float | Tensor = 1, w: Tensor | None = None) -> Tensor:

@@ -57,12 +57,12 @@ def stationary_covariance(
         \lVert y - (X \odot R) w \rVert^2$ with a new mask of independent entries in each. With $A =
         (X \odot R)^\top (X \odot R)$ let $\alpha > 0$ be so small that $\Sigma \mapsto E[(I - 2
         \alpha A) \Sigma (I - 2 \alpha A)]$ has all eigenvalues inside the unit circle, for which
-        $\alpha < 1 / \lVert X \rVert_F^2$ is enough. From any start, the mean of $w$ tends to the
-        minimiser $w^\star$ of the expected loss and its covariance to the only solution of $$\Sigma
-        = E[(I - 2 \alpha A) \Sigma (I - 2 \alpha A)] + \alpha^2 C,$$ where $C$ is the covariance of
-        the gradient at $w^\star$; so $\Sigma$ is zero only if $C$ is. The mean of the expected loss
-        ends $\operatorname{tr}(EA \cdot \Sigma)$ above its minimum. As $\alpha \to 0$, $\Sigma /
-        \alpha$ tends to the solution $S$ of $S \cdot EA + EA \cdot S = C / 2$, and
+        $\alpha < 1 / \lVert X \rVert_F^2$ is enough. From any fixed start, the mean of $w$ tends to
+        the minimiser $w^\star$ of the expected loss and its covariance to the only solution of
+        $$\Sigma = E[(I - 2 \alpha A) \Sigma (I - 2 \alpha A)] + \alpha^2 C,$$ where $C$ is the
+        covariance of the gradient at $w^\star$; so $\Sigma$ is zero only if $C$ is. The mean of the
+        expected loss ends $\operatorname{tr}(EA \cdot \Sigma)$ above its minimum. As $\alpha \to
+        0$, $\Sigma / \alpha$ tends to the solution $S$ of $S \cdot EA + EA \cdot S = C / 2$, and
         $\operatorname{tr}(EA \cdot \Sigma) / \alpha$ to $\operatorname{tr} C / 4$. With one feature
         and $e = y - x w^\star$, $$\Sigma = \frac{\alpha (1 - p) \sum_i x_i^2 e_i^2} {\sum_i x_i^2 -
         \alpha \bigl( p (\sum_i x_i^2)^2 + (1 - p) \sum_i x_i^4 \bigr)}.$$
@@ -82,7 +82,7 @@ def stationary_covariance(
     right = torch.einsum("jk,...lm->...jklm", still, mean)
     rest = 2 * (left + right) - 4 * alpha[..., None, None] * square
     rest = rest.movedim(-1, -3).flatten(-4, -3).flatten(-2)  # of 1 - T, over alpha
-    share = alpha[..., 0] * torch.linalg.eigvalsh(rest)
+    share = alpha[..., 0] * torch.linalg.eigvalsh(rest.where(rest.isfinite(), 0))
     if not ((share > 0) & (share < 2)).all():
         raise ValueError(f"step must be positive and small enough for a finite spread, got {step}")
     spread: Tensor = torch.linalg.solve(rest, noise.flatten(-2)[..., None])

@@ -60,7 +60,7 @@ def figure(ax):
     """Relative standard error of 3000 runs against q, from 0.488 to 0.66, on a logarithmic axis.
     Two curves fall from 1000 per cent near p and rise again. If bets are weighed until play
     ends, the lowest point is at 0.588, 2.4 per cent, just left of a line at 0.592. If all 600 are
-    weighed it is at 0.565, 10 per cent. A triangle at 1 - p is near 80 per cent on the first curve.
+    weighed it is at 0.564, 10 per cent. A triangle at 1 - p is near 80 per cent on the first curve.
     """
     q = [0.488 + 0.004 * i for i in range(44)]
     names = {True: "bets weighed until play ends", False: "all 600 bets weighed"}
@@ -84,8 +84,8 @@ def figure(ax):
 # --8<-- [start:figure_paths]
 def figure_paths(fig):
     """Three panels of six paths of balances over 600 games, from 100. Won with chance 18/37 they
-    spread about 84 and none comes near 200. Won with chance 0.55 they climb, most of them not far
-    enough. Won with the chances q*(s, k) all end at 200, most of them after more than 500 games.
+    end between 68 and 98 and none comes near 200. Won with chance 0.55 they climb, and one of them
+    reaches 200. Won with the chances q*(s, k) all end at 200, each after more than 500 games.
     """
     fig.set_size_inches(4.8, 5.6)
     tables = {"$q=p=18/37$": p, "$q=0.55$": 0.55}
@@ -112,8 +112,8 @@ def figure_paths(fig):
 def figure_drift(ax):
     """The chance q*(s, k) against the balance for 600, 300, 150 and 60 games left. With 600 left it
     is 1 at balance 1, falls at once to 0.67, and then in nearly a straight line to 0.52. With fewer
-    games left the line is steeper, and from 150 left on it begins with the value 1 at the balance
-    from which the goal can just be reached.
+    games left the line is steeper; with 150 and with 60 left it begins with the value 1 at the
+    balance from which the goal can just be reached, 50 and 140.
     """
     for left, style in ((600, "-"), (300, "--"), (150, "-."), (60, ":")):
         first = max(1, goal - left)

@@ -44,9 +44,10 @@ for name, weights in {
 # --8<-- [start:figure]
 def figure(fig):
     """Three panels against the penalty from 0.01 to 1000, with three weights in each, which
-    start from least squares at about 1.5, 0.1 and -0.3. Left, p times w of dropout: all fall
-    to 0. Middle, w of dropout itself: the weights move to 1.14, 0.71 and 0.32, marked at the
-    right edge. Right, w of ridge regression: all fall to 0.
+    start near least squares at about 1.4, 0.1 and -0.3. Left, p times w of dropout: all end at
+    0, the second after a rise and the third after a change of sign. Middle, w of dropout itself:
+    the weights move to 1.14, 0.71 and 0.32, marked at the right edge. Right, w of ridge
+    regression: all end at 0, in the manner of the left panel.
     """
     fig.set_size_inches(4.8, 2.9)
     penalty = torch.logspace(-2, 3, 80)

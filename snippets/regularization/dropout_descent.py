@@ -51,8 +51,8 @@ for step in (0.04, 0.01):
 def figure(fig):
     """Two panels of two weights, with thin ellipses on which the expected loss is constant, and
     150 iterates of descent with a new mask in each step, started at the minimiser. With the
-    step 0.04 they fill an ellipse that is about 1.2 long, with the step 0.01 one of half that
-    length: those of two standard deviations by the formula.
+    step 0.04 most of them lie in an ellipse that is about 1.2 long, with the step 0.01 in one of
+    about half that length: those of two standard deviations by the formula.
     """
     fig.set_size_inches(4.8, 3.1)
     angle = torch.linspace(0, 2 * torch.pi, 60)

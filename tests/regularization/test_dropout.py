@@ -554,8 +554,35 @@ def test_float32_is_accurate_for_columns_almost_dependent(keep):
 
 def test_columns_of_any_size_give_the_same_predictions():
     X, y, _ = example()
-    units = torch.tensor([1e-100, -1.0, 1e100], dtype=DOUBLE)
-    torch.testing.assert_close(solution(X * units, y, 0.3) * units, solution(X, y, 0.3))
+    w = solution(X, y, 0.3)
+    for dtype, small, large in ((DOUBLE, 1e-200, 1e200), (torch.float32, 2.0**-80, 2.0**80)):
+        units = torch.tensor([small, -1.0, large], dtype=dtype)
+        scaled = solution(X.to(dtype) * units, y.to(dtype), 0.3) * units
+        torch.testing.assert_close(scaled, w.to(dtype))
+
+
+def test_a_variance_is_not_negative():
+    for p in torch.linspace(0.01, 0.99, 99, dtype=DOUBLE):
+        y = torch.tensor([1 / 3], dtype=DOUBLE)
+        assert 0 <= loss_variance(torch.ones(1, 1, dtype=DOUBLE), y, 2 * p * y, p) < 1e-20
+
+
+def test_without_rows_only_a_penalty_tells_the_weights():
+    X, y = torch.ones(0, 2, dtype=DOUBLE), torch.ones(0, dtype=DOUBLE)
+    assert torch.equal(ridge(X, y, 0.5), torch.zeros(2, dtype=DOUBLE))
+    with pytest.raises(ValueError, match="penalty must be larger"):
+        ridge(X, y, 0.0)
+    with pytest.raises(ValueError, match=re.escape("got zeros in columns [0, 1]")):
+        solution(X, y, 0.5)
+
+
+def test_a_penalty_lost_in_rounding_raises():
+    X, y, _ = example(3, 3)
+    X[:, 2] = X[:, 0] + X[:, 1]
+    torch.testing.assert_close(ridge(X, y, 1e-12), dual(X, y, 1e-12), rtol=1e-3, atol=1e-3)
+    words = "penalty must be larger where columns of X are dependent, got 1e-35"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        ridge(X, y, 1e-35)
 
 
 def test_a_penalty_may_be_zero_where_columns_are_independent():
@@ -563,7 +590,7 @@ def test_a_penalty_may_be_zero_where_columns_are_independent():
     dependent = X * torch.tensor([1.0, 1.0, 0.0], dtype=DOUBLE)
     both = ridge(torch.stack([X, dependent]), y, torch.tensor([0.0, 0.5], dtype=DOUBLE))
     torch.testing.assert_close(both[1], ridge(dependent, y, 0.5))
-    with pytest.raises(ValueError, match="penalty must be positive"):
+    with pytest.raises(ValueError, match="penalty must be larger"):
         ridge(torch.stack([X, dependent]), y, torch.tensor([0.5, 0.0], dtype=DOUBLE))
 
 
@@ -578,10 +605,10 @@ def test_a_keep_outside_its_domain_raises(keep):
 
 
 @pytest.mark.usefixtures("untyped")
-@pytest.mark.parametrize("penalty", [-0.1, float("nan"), torch.tensor([0.5, -1.0])])
-def test_a_negative_penalty_raises(penalty):
+@pytest.mark.parametrize("penalty", [-0.1, float("nan"), float("inf"), torch.tensor([0.5, -1.0])])
+def test_a_penalty_outside_its_domain_raises(penalty):
     X, y, _ = example()
-    words = re.escape(f"penalty must not be negative, got {penalty}")
+    words = re.escape(f"penalty must be finite and not negative, got {penalty}")
     with pytest.raises(ValueError, match=words):
         ridge(X, y, penalty)
 
@@ -608,7 +635,7 @@ def test_problems_without_a_single_minimiser_raise():
     words = "keep must be below 1 where columns of X are dependent, got 1"
     with pytest.raises(ValueError, match=words):
         solution(example(2, 3)[0], y, 1)
-    words = "penalty must be positive where columns are dependent, got 0"
+    words = "penalty must be larger where columns of X are dependent, got 0"
     with pytest.raises(ValueError, match=words):
         ridge(example(2, 3)[0], y, 0)
 

@@ -272,7 +272,7 @@ def test_a_step_without_a_finite_spread_raises():
     g, quartic = x.square().sum().item(), x.pow(4).sum().item()
     largest = g / (0.7 * g**2 + 0.3 * quartic)
     assert stationary_covariance(x, y, 0.7, 0.999 * largest) > 0
-    for step in (0, -0.1, 1.001 * largest, 7.0):
+    for step in (0, -0.1, 1.001 * largest, 7.0, 1e300, float("inf"), float("nan")):
         words = f"step must be positive and small enough for a finite spread, got {step}"
         with pytest.raises(ValueError, match=re.escape(words)):
             stationary_covariance(x, y, 0.7, step)
