@@ -47,8 +47,8 @@ def mask(
         Let the channels form $G$ ordered groups and let the kernels have size $k = 2\rho + 1$. A
         stack of masked layers, at least one of them of type A, is strictly causal in the order
         pixel, then group, so the probabilities of all $2^{GHW}$ binary images sum to one. With one
-        group, $L$ layers, the first of type A and the others of type B, reach on an unbounded
-        image exactly the pixels $a$ rows back and $b$ columns to the right with
+        group and $\rho \ge 1$, $L$ layers, the first of type A and the others of type B, reach on
+        an unbounded image exactly the pixels $a$ rows back and $b$ columns to the right with
         $0 \le a \le \rho L$ and $-\rho L \le b \le \rho \min(a, L)$, where $b < 0$ if $a = 0$. Of
         the past in the window $a \le \rho L$, $|b| \le \rho L$ they miss the fraction
         $(L - 1) / (4 \rho L + 4)$, which tends to $1 / (4 \rho)$.
@@ -91,9 +91,10 @@ class MaskedConv2d(nn.Conv2d):
         weights: no output pixel depends on its own input pixel or on a later one. Let the functions
         also be analytic with a positive slope, as the hyperbolic tangent is. If all layers are of
         type B, then for generic weights every output pixel depends on its own input pixel. So AA,
-        AB and BA are strictly causal and BB is not; and AB and BA have, for generic weights, the
-        same receptive field at every pixel of every map. All of this holds whether the rows above
-        come first, as in PixelCNN, or the rows below, as in problem set A.
+        AB and BA are strictly causal and BB is not; and with kernels of one size and dilation AB
+        and BA have, for generic weights, the same receptive field at every pixel of every map. All
+        of this holds whether the rows above come first, as in PixelCNN, or the rows below, as in
+        problem set A.
 
     Arguments:
         kind: `"A"` or `"B"`.

@@ -63,6 +63,8 @@ class GatedLayer(nn.Module):
         super().__init__()
         if kind == "B" and in_channels != channels:
             raise ValueError(f"in_channels must be {channels} in type B, got {in_channels}")
+        if colours > 0 and channels % colours:
+            raise ValueError(f"channels must be divisible by colours, got {channels}")
         self.kind, self.past, self.colours = kind, past, colours
         self.vertical = MaskedConv2d("B", in_channels, 2 * channels, kernel_size, past)
         self.vertical.mask |= self.vertical.mask.flip(-1)

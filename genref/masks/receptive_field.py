@@ -72,8 +72,9 @@ def receptive_field(
         below are the past.
 
         Of the past in the window $a \le L$, $|b| \le L$ the share $(L - 1) / (4 (L + 1))$ is
-        missed. Of all pairs of a pixel and an earlier one in an image of $n \times n$ pixels the
-        share $(3n - 1)(n - 2) / (12 n (n + 1))$ is joined at no depth. Both shares tend to $1/4$.
+        missed. Of all pairs of a pixel and an earlier one in an image of $n \times n$ pixels,
+        $n \ge 2$, the share $(3n - 1)(n - 2) / (12 n (n + 1))$ is joined at no depth. Both shares
+        tend to $1/4$.
 
     Arguments:
         kinds: The type of each layer, `"A"` or `"B"`, from input to output, for example `"AB"`.

@@ -41,7 +41,7 @@ def box(
     if empty.any():
         got = " and ".join(f"{bound.expand_as(empty)[empty][0]:g}" for bound in (low, high))
         raise ValueError(f"low must be at most high, with a number between, got {got}")
-    return y.clamp(low, high)
+    return torch.where(low == high, low, y.clamp(low, high))  # clamp has slope 1 at y = l = h
 
 
 def masked_box(
@@ -72,7 +72,7 @@ def masked_box(
     neither = (known != 0) & (known != 1)
     if neither.any():
         raise ValueError(f"known must be 0 or 1, got {known[neither][0]:g}")
-    outside = (known == 1) & ~((low <= image) & (image <= high))
+    outside = (known == 1) & ~((low <= image) & (image <= high) & image.isfinite())
     if outside.any():
         got = image.expand_as(outside)[outside][0]
         raise ValueError(f"image must be between low and high where it is known, got {got:g}")
@@ -98,9 +98,9 @@ def affine(
             it is, and need not be independent: a singular value counts as zero if it is below the
             largest one times the machine epsilon times the longer side of $A$.
         b: The right-hand side, an entry for each row. If the result misses row $i$ by more than
-            the root of the machine epsilon, as a share of
-            $\sum_j \lvert A_{ij} x_j \rvert + \lvert b_i \rvert$, the set counts as empty, and
-            $b$ is refused.
+            $\sqrt\epsilon\, (\sum_j \lvert A_{ij} x_j \rvert + \lvert b_i \rvert)
+            + \epsilon \sum_j \lvert A_{ij} y_j \rvert$, with the machine epsilon $\epsilon$, the
+            set counts as empty, and $b$ is refused.
     """
     A, b = _like(y, A), _like(y, b)
     if A.dim() < 2 or A.shape[-1] != y.shape[-1]:
@@ -113,8 +113,9 @@ def affine(
     inverse, x = torch.linalg.pinv(A), y
     for _ in range(2):  # the second round takes away what rounding left of Ax - b
         x = x - _times(inverse, _times(A, x) - b)
-    missed = (_times(A, x) - b).abs()
-    if (missed > math.sqrt(torch.finfo(y.dtype).eps) * (_times(A.abs(), x.abs()) + b.abs())).any():
+    missed, root = (_times(A, x) - b).abs(), math.sqrt(torch.finfo(y.dtype).eps)
+    size = _times(A.abs(), x.abs() + root * y.abs()) + b.abs()
+    if (missed > root * size).any():
         raise ValueError(f"b must be in the range of A, missed by {missed.max():g}")
     return x
 
@@ -143,10 +144,10 @@ def l1(
         Let $\rho \ge 0$. Of all $x$ with $\lVert x \rVert_1 \le \rho$ exactly one is nearest to
         $y \in \mathbb{R}^D$. It is $y$ if $\lVert y \rVert_1 \le \rho$. Otherwise its coordinates
         are $\operatorname{sign}(y_i) \max\{\lvert y_i \rvert - \theta, 0\}$, with any $\theta > 0$
-        that makes $\lVert x \rVert_1 = \rho$; there is one, and only one if $\rho > 0$. If $\rho > 0$,
-        then $x = \operatorname{sign}(y) \odot \rho\, \Pi_\Delta(\lvert y \rvert / \rho)$, where
-        $\Pi_\Delta$ projects onto the simplex. For example, $(1.2, -0.6, 0.1)$ is projected to
-        $(0.8, -0.2, 0)$ if $\rho = 1$.
+        that makes $\lVert x \rVert_1 = \rho$; there is one, and only one if $\rho > 0$. If
+        $\rho > 0$, then $x = \operatorname{sign}(y) \odot \rho\, \Pi_\Delta(\lvert y \rvert /
+        \rho)$, where $\Pi_\Delta$ projects onto the simplex. For example, $(1.2, -0.6, 0.1)$ is
+        projected to $(0.8, -0.2, 0)$ if $\rho = 1$.
 
     Arguments:
         y: The points to project.
@@ -173,7 +174,8 @@ def l2(
         radius: The radius $\rho \ge 0$.
     """
     radius = _radius(y, radius)
-    top = y.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(y.dtype).tiny)
+    top = y.detach().abs().amax(-1, keepdim=True)
+    top = top.where(top > 0, torch.finfo(y.dtype).tiny)
     norm = torch.linalg.vector_norm(y / top, dim=-1, keepdim=True).clamp(min=1)
     return torch.where(top * norm <= radius, y, radius * (y / top / norm))
 

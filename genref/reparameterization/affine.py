@@ -160,9 +160,9 @@ def multiplications(dimension: int, form: type = Tensor, rank: int = 1) -> int:
     r"""Returns how many multiplications and divisions $|\det S|$ takes.
 
     Claim: x-reparam-lu-cost
-        Gaussian elimination of a $K \times K$ matrix, no zeros being skipped, uses exactly
-        $K(K - 1)(K + 1) / 3$ multiplications and divisions, with row exchanges or without. The
-        product of the pivots, which up to its sign is the determinant, takes $K - 1$ more.
+        Gaussian elimination of a $K \times K$ matrix, if it meets no zero pivot and skips no zeros,
+        uses exactly $K(K - 1)(K + 1) / 3$ multiplications and divisions, with row exchanges or
+        without. The product of the pivots, up to its sign the determinant, takes $K - 1$ more.
 
     Arguments:
         dimension: The number $K$ of rows.

@@ -46,8 +46,8 @@ for layers in range(1, 6):
 def figure(fig):
     """Two maps of 5 rows and 9 columns, the output pixel in the middle of the last row. Earlier
     pixels show the number of layers from which on they are seen. In one stack, a wedge of 6 pixels
-    on the right is hatched and never seen. In the gated stacks all pixels have a number from 1 to
-    4: columns to the side, or rows back less one, whichever are more.
+    on the right is hatched and never seen. In the gated stacks all earlier pixels have a number
+    from 1 to 4: columns to the side, or rows back less one, whichever are more, and at least 1.
     """
     fig.set_size_inches(4.2, 5.4)
     one = {(-a, b): max(a, abs(b)) for a in range(5) for b in range(-4, a + 1) if a > 0 or b < 0}

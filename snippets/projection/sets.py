@@ -46,8 +46,8 @@ for name, project in projections.items():
 # --8<-- [start:figure]
 def figure(fig):
     """Six panels, one for each set: a box, a line, the simplex, a diamond, a disc, and a vertical
-    segment. Arrows lead from five points to the nearest points of the set. Around one of the points
-    a dashed circle is drawn through the tip of its arrow, and it meets the set nowhere else.
+    segment. Of five points those outside the set have arrows to its nearest points. Around one of
+    them a dashed circle is drawn through the tip of its arrow, and it meets the set nowhere else.
     """
     fig.set_size_inches(4.2, 6.3)
     y = torch.tensor([[1.1, -0.7], [-0.9, 1.2], [0.9, 1.3], [-1.2, -0.6], [0.1, -0.2]])
@@ -76,8 +76,8 @@ def figure(fig):
 def figure_threshold(ax):
     """The sum of the excesses of 0.9, 0.5 and -0.2 over a threshold: three straight pieces that
     fall, ever less steeply, to zero at 0.9. At 0.2 the height is one. Dashed lines continue the
-    pieces on which one coordinate or all three count; they have height one at -0.1 and at 0.07,
-    off the curve.
+    pieces; those for one coordinate and for all three have height one at -0.1 and at 0.07, off the
+    curve. A thin level line marks height one.
     """
     u = torch.tensor([0.9, 0.5, -0.2])
     theta = torch.tensor([-0.45, -0.2, 0.5, 0.9, 1.1])
@@ -86,11 +86,12 @@ def figure_threshold(ax):
     for j, mark in zip((1, 2, 3), "XDX", strict=True):
         total, solved = u[:j].sum(), (u[:j].sum() - 1) / j
         ends = torch.stack([(total - 2.3) / j, total / j])
-        ax.plot(ends, total - j * ends, "--", color="C1", linewidth=1)
+        label = "j largest coordinates" if j == 1 else None
+        ax.plot(ends, total - j * ends, "--", color="C1", linewidth=1, label=label)
         ax.scatter(solved, 1, s=40, marker=mark, color="C1", zorder=3)
         place = (-0.43, 1.4) if j == 1 else (ends[1] - 0.18, 0.04)
         ax.text(*place, f"j = {j}")
-    ax.axhline(1, linewidth=0.8, color="C2")
+    ax.axhline(1, linewidth=0.8, color="C2", label="one")
     ax.set(xlabel="threshold", ylabel="sum of the excesses", xlim=(-0.45, 1.1), ylim=(-0.1, 2.3))
     ax.legend()
 
@@ -101,9 +102,9 @@ def figure_threshold(ax):
 # --8<-- [start:figure_regions]
 def figure_regions(ax):
     """The simplex of three dimensions seen at right angles: a triangle in its plane. From each
-    corner two dotted rays leave at right angles to the edges. Arrows from the three strips between
-    rays of different corners are parallel and end on an edge, two coordinates positive; those from
-    the three wedges all end at the corner, one positive. Points inside stay, three positive.
+    corner two dotted rays leave at right angles to the edges. In each of the three strips two
+    parallel arrows end on an edge, two coordinates positive; in each of the three wedges two arrows
+    end at the corner, one positive. A point inside has no arrow, three positive.
     """
     across, up = torch.tensor([-1.0, 1.0, 0.0]), torch.tensor([-1.0, -1.0, 2.0]) / 3**0.5
     plane = torch.stack([across, up], 1)

@@ -1,5 +1,6 @@
 import re
 from fractions import Fraction
+from functools import reduce
 from itertools import pairwise, product
 from pathlib import Path
 from runpy import run_path
@@ -62,6 +63,11 @@ def test_one_a_suffices(evidence, build=stack):
                 [chains(kinds, size, past=past) for size in MAPS],
                 oracle="products of the matrix of near and earlier pixels",
             )
+            evidence.exact(
+                dependence(build(kinds, evidence.generator, 5, past), (4, 5)),
+                chains(kinds, (4, 5), 2, past),
+                oracle="products of the matrix of near and earlier pixels",
+            )
         words = ["".join(word) for n in (1, 2, 3, 4) for word in product("AB", repeat=n)]
         evidence.exact(
             {w: strictly_causal(build(w, evidence.generator, past=past), past) for w in words},
@@ -83,55 +89,57 @@ def strictly_causal(network, past):
 
 
 @mutant(test_one_a_suffices, "rows above are the past, always")
-def above(kinds, generator, past):
-    return stack(kinds, generator)
+def above(kinds, generator, kernel_size=3, past="above"):
+    return stack(kinds, generator, kernel_size)
 
 
 @mutant(test_one_a_suffices, "the kernel is flipped, as in a convolution")
-def flipped(kinds, generator, past):
-    network = stack(kinds, generator, past=past)
+def flipped(kinds, generator, kernel_size=3, past="above"):
+    network = stack(kinds, generator, kernel_size, past)
     for layer in network[::2]:
         layer.mask = layer.mask.flip(-2, -1)
     return network
 
 
 @mutant(test_one_a_suffices, "type A keeps the centre")
-def centred(kinds, generator, past):
-    return stack("B" * len(kinds), generator, past=past)
+def centred(kinds, generator, kernel_size=3, past="above"):
+    return stack("B" * len(kinds), generator, kernel_size, past)
 
 
 @mutant(test_one_a_suffices, "type B loses the pixel's own row and keeps the one after it")
-def wrong_row(kinds, generator, past):
-    network = stack(kinds, generator, past=past)
+def wrong_row(kinds, generator, kernel_size=3, past="above"):
+    network = stack(kinds, generator, kernel_size, past)
     for kind, layer in zip(kinds, network[::2], strict=True):
         if kind == "B":
-            layer.mask = torch.tensor([[True], [False], [True]]).expand(3, 3)
+            own = torch.arange(kernel_size) == kernel_size // 2
+            layer.mask = ~own[:, None].expand(kernel_size, kernel_size)
     return network
 
 
 @mutant(test_one_a_suffices, "only the first layer can be of type A")
-def first_only(kinds, generator, past):
-    return stack(kinds[0] + "B" * (len(kinds) - 1), generator, past=past)
+def first_only(kinds, generator, kernel_size=3, past="above"):
+    return stack(kinds[0] + "B" * (len(kinds) - 1), generator, kernel_size, past)
 
 
 @pytest.mark.claim("masks-channel-groups")
 def test_channel_groups(evidence, build=stack):
-    for kinds, size, colours in product(("AB", "BA"), (3, 5, 7), (1, 2, 3)):
-        network = build(kinds, evidence.generator, size, colours=colours)
+    cases = product(("AB", "BA"), (1, 3, 5, 7), ("above", "below"), (1, 2, 3))
+    for kinds, size, past, colours in cases:
+        network = build(kinds, evidence.generator, size, past, colours)
         total = total_probability(network, (2, 2), colours, dtype=DOUBLE)
         evidence.numeric(total, 1.0, bound=1e-13, oracle="a distribution sums to one")
         evidence.exact(
             dependence(network, (2, 3), colours),
-            chains(kinds, (2, 3), size // 2, colours=colours),
+            chains(kinds, (2, 3), size // 2, past, colours),
             oracle="products of the matrix of near and earlier values",
         )
     for radius, depth in product((1, 2, 3), range(1, 9)):
         kinds = "A" + "B" * (depth - 1)
         seen = reach(build(kinds, evidence.generator, 2 * radius + 1), radius * depth)
         evidence.exact(seen, cone(radius, depth), oracle="the inequalities of the claim")
-        past = 2 * (radius * depth) * (radius * depth + 1)
+        earlier = 2 * (radius * depth) * (radius * depth + 1)
         evidence.exact(
-            Fraction(past - len(seen), past),
+            Fraction(earlier - len(seen), earlier),
             Fraction(depth - 1, 4 * (radius * depth + 1)),
             oracle="the fraction of the claim",
         )
@@ -154,21 +162,26 @@ def cone(radius, depth):
 
 
 @mutant(test_channel_groups, "type A keeps the centre of its own colour")
-def keeps_own_colour(kinds, generator, kernel_size, colours=1):
-    return stack("B" * len(kinds), generator, kernel_size, colours=colours)
+def keeps_own_colour(kinds, generator, kernel_size, past="above", colours=1):
+    return stack("B" * len(kinds), generator, kernel_size, past, colours)
+
+
+@mutant(test_channel_groups, "rows above are the past of a pixel with colours, always")
+def above_in_colours(kinds, generator, kernel_size, past="above", colours=1):
+    return stack(kinds, generator, kernel_size, past if colours == 1 else "above", colours)
 
 
 @mutant(test_channel_groups, "type B keeps the centre of all colours")
-def keeps_all_colours(kinds, generator, kernel_size, colours=1):
-    network = stack(kinds, generator, kernel_size, colours=colours)
+def keeps_all_colours(kinds, generator, kernel_size, past="above", colours=1):
+    network = stack(kinds, generator, kernel_size, past, colours)
     for kind, layer in zip(kinds, network[::2], strict=True):
         layer.mask[..., kernel_size // 2, kernel_size // 2] |= kind == "B"
     return network
 
 
 @mutant(test_channel_groups, "type A cuts the centre of all colours")
-def cuts_all_colours(kinds, generator, kernel_size, colours=1):
-    network = stack(kinds, generator, kernel_size, colours=colours)
+def cuts_all_colours(kinds, generator, kernel_size, past="above", colours=1):
+    network = stack(kinds, generator, kernel_size, past, colours)
     for kind, layer in zip(kinds, network[::2], strict=True):
         layer.mask[..., kernel_size // 2, kernel_size // 2] &= kind == "B"
     return network
@@ -197,13 +210,23 @@ def test_normalisation(evidence, total=total_probability, layer=MaskedConv2d):
         oracle="dense matrices filled tap by tap, over the same 512 images",
     )
     evidence.exact(f"{measured:.6f}", "1.492728", oracle="the decimals that the claim states")
-    alpha, beta = torch.rand(2, 5, generator=evidence.generator, dtype=DOUBLE)
-    evidence.numeric(
-        total(lambda x: torch.logit(alpha + (beta - alpha) * x.roll(1, -1)), (1, 5), dtype=DOUBLE),
-        1 + (beta - alpha).prod(),
-        bound=1e-13,
-        oracle="the trace of a product of stochastic matrices",
-    )
+    for n in (1, 2, 5):
+        alpha, beta = torch.rand(2, n, generator=evidence.generator, dtype=DOUBLE)
+        ring = lambda x, a=alpha, b=beta: torch.logit(a + (b - a) * x.roll(1, -1))
+        after = torch.stack([alpha, beta], 1)
+        matrices = torch.stack([1 - after, after], 2)
+        evidence.numeric(
+            total(ring, (1, n), dtype=DOUBLE),
+            reduce(torch.matmul, matrices).trace(),
+            bound=1e-13,
+            oracle="the trace of a product of stochastic matrices",
+        )
+        evidence.numeric(
+            total(ring, (1, n), dtype=DOUBLE),
+            1 + (beta - alpha).prod(),
+            bound=1e-13,
+            oracle="the formula of the claim",
+        )
 
 
 def pair(layer, kinds, weights, biases):
@@ -252,6 +275,8 @@ def test_rows_columns_and_centre():
     assert mask("A", (1, 5)).tolist() == [[True, True, False, False, False]]
     assert mask("B", (5, 1)).flatten().tolist() == [True, True, True, False, False]
     assert mask("B", (5, 1), past="below").flatten().tolist() == [False, False, True, True, True]
+    wide = mask("B", (3, 5), past="below").int().tolist()
+    assert wide == [[0, 0, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert mask("A", 1).tolist() == [[False]]
     assert mask("B", 1).tolist() == [[True]]
     assert mask("A", 3, colours=3).shape == (3, 3, 3, 3)

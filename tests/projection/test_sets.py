@@ -242,6 +242,12 @@ def test_affine(evidence, project=affine):
         if rank == m:
             solved = torch.linalg.solve(A @ A.T, A @ y.T - b[:, None])
             evidence.numeric(x, y - solved.T @ A, bound=1e-9, oracle="the normal equations")
+    for m, D in ((1, 1), (2, 1), (3, 3), (4, 2)):
+        A, y = normal(evidence.generator, m, D), normal(evidence.generator, N, D)
+        one = normal(evidence.generator, D)
+        for solution in (one, 0 * one):
+            x = project(y, A, A @ solution)
+            evidence.numeric(x, solution.expand(N, D), bound=1e-9, oracle="the only solution")
     for m, D in product((1, 2, 3), (2, 3, 4)):
         A = torch.randint(-3, 4, (m, D), generator=evidence.generator).to(DOUBLE)
         A[-1] = A[0] * (2 if m > 1 else 1)
@@ -544,6 +550,14 @@ def test_gradients_reach_the_point_and_the_set():
         assert gradcheck(function, [x.clone().requires_grad_() for x in arguments])
 
 
+def test_a_coordinate_with_equal_bounds_moves_with_the_bounds_alone():
+    y = torch.tensor([0.4, 0.3, 0.9], requires_grad=True)
+    a = torch.full((3,), 0.4, requires_grad=True)
+    box(y, a, a).sum().backward()
+    assert y.grad.tolist() == [0, 0, 0]
+    assert a.grad.tolist() == [1, 1, 1]
+
+
 def test_the_derivative_is_an_orthogonal_projection_almost_everywhere():
     y = torch.tensor([0.31, 0.82, -0.45, 0.17], dtype=DOUBLE)
     J = torch.autograd.functional.jacobian(simplex, y)
@@ -587,6 +601,8 @@ def test_large_and_small_numbers_in_single_precision():
     torch.testing.assert_close(l2(torch.tensor([3e38, -3e38]), 2**0.5), torch.tensor([1.0, -1]))
     small = torch.tensor([3e-30, 4e-30])
     torch.testing.assert_close(l2(small, 5e-31) * 1e31, small * 1e30)
+    subnormal = torch.tensor([1e-39, 2e-39])
+    assert torch.equal(l2(subnormal, 5e-39), subnormal)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -637,6 +653,7 @@ ROWS = torch.ones(2, 3)
         (lambda: masked_box(Y, nan * ONE, ONE), "known must be 0 or 1, got nan"),
         (lambda: masked_box(Y, ONE, Y), "where it is known, got 1.2"),
         (lambda: masked_box(Y, ONE, nan * ONE), "where it is known, got nan"),
+        (lambda: masked_box(Y, ONE, inf * ONE, 0, inf), "where it is known, got inf"),
         (lambda: l1(Y, -1), "radius must be at least 0 and finite, got -1"),
         (lambda: l2(Y, -0.1), "radius must be at least 0 and finite, got -0.1"),
         (lambda: l2(Y, inf), "radius must be at least 0 and finite, got inf"),
