@@ -187,7 +187,8 @@ def query(t: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch D"]:
     grid = torch.arange(2 * k + 1, dtype=torch.float64, device=t.device) * (2 * math.pi / (2 * k + 1))
     wave = (1 - (grid[:, None] - t.double()[..., None, :]).cos()).prod(-1)
     z = -wave @ ring(grid, k)
-    return (z / z.norm(dim=-1, keepdim=True)).to(t.dtype)
+    unit: Tensor = z / z.norm(dim=-1, keepdim=True)
+    return unit.to(t.dtype)
 
 
 def unreachable(y: Float[Tensor, "n D"], k: int) -> list[int]:

@@ -422,7 +422,7 @@ def test_bad_arguments_raise():
         r"log_ratio_data must be inf or finite, some finite, got shape \(0,\)": lambda: log_normaliser(x[:0], x),
         r"p_n must have the points of p_d, got 1, not 2": lambda: variance(x, x[:1]),
         r"p_n must not be negative, got -0.5": lambda: variance(x, -x),
-        r"p_d must sum to 1, weights included, got 2.0": lambda: variance(4 * x, x),
+        r"p_d must sum to 1, weights included, got 4.0": lambda: variance(4 * x, x),
     }
     for words, call in calls.items():
         with pytest.raises(ValueError, match=words):

@@ -4,6 +4,7 @@ The site under test is `site/` of this checkout, as `make site` left it.
 """
 
 import gzip
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 SITE = Path(__file__).parents[2] / "site"
@@ -470,3 +472,26 @@ def test_the_page_is_painted_soon(
     numbers.setdefault(path, {})["paint"] = round(median(paints), 2)
     assert median(paints) <= PAINT
     assert max(shifts) <= SHIFT
+
+
+@pytest.mark.parametrize("ratio", [1.5, 2.0])
+def test_no_hairline_stands_beside_a_formula_on_fine_screens(ratio: float, browser: Browser, server: Server) -> None:
+    """The shade that says "there is more" is covered to the last pixel where there is no more."""
+    context = browser.new_context(
+        viewport=PHONE | {"height": 3000}, base_url=server.base, color_scheme="light", device_scale_factor=ratio
+    )
+    page = context.new_page()
+    page.goto(f"{HOME}masks/causal/", wait_until="networkidle")
+    boxes = page.evaluate(
+        """() => [...document.querySelectorAll("article :is(p, ul, ol):has(math), article .formula")]
+        .filter(node => node.scrollWidth <= node.clientWidth).map(node => node.getBoundingClientRect())
+        .filter(box => box.height > 20 && box.bottom < 2990).map(box => [box.left, box.top, box.right, box.bottom])"""
+    )
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("L")
+    context.close()
+    assert boxes
+    for left, top, right, bottom in boxes:
+        rows = range(int(top * ratio) + 3, int(bottom * ratio) - 3)
+        for x in (int(side * ratio) + step for side in (left, right) for step in range(-3, 4)):
+            inked = sum(shot.getpixel((x, y)) < 253 for y in rows)
+            assert inked <= 0.85 * len(rows), f"a line at x = {x} from y = {rows[0]} to {rows[-1]}"
