@@ -28,9 +28,12 @@ UNSEARCHED = re.compile(
     r"|<pre\b.*?</pre>|</?(?:span|m\w+)\b[^>]*>",
     re.S,
 )
+FORMULA = re.compile(r"<math\b.*?</math>", re.S)
 CLAIM = re.compile(r'(<div class="claim\b[^"]*" )(id="claim-([\w-]+)")>\s*<p>.*?</p>', re.S)
-SEARCHED = [5000, 2000, 1000, 700, 500, 400, 300, 240, 190, 150, 120, 100, 80, 60, 40, 20, 0]
-"""How many characters of a section the search may show, of a claim four times as many: the first length that fits."""
+ON_ALL_PAGES = {"check", "derivation", "going further", "reference", "sources", "where it stops", "wrong turns"}
+"""Titles that lead to every page, and so to none: the search leaves these sections out, and keeps those below them."""
+SEARCHED = [5000, 2000, 1000, 700, 500, 400, 300, 240, 190, 170, 150, 130, 120, 110, 100, 90, 80, 70, 60, 50, 40, 20, 0]
+"""How many characters of a section the search may show, of a claim ten times as many: the first length that fits."""
 ITALIC = [0x210E, *range(0x1D434, 0x1D468), 0x1D6A4, 0x1D6A5, *range(0x1D6E2, 0x1D71C)]
 SLANTED = {letter for code in ITALIC if (letter := normalize("NFKC", chr(code))).isalpha()}
 """A browser draws an `<mi>` of one of these letters as the italic one."""
@@ -131,9 +134,15 @@ def _before_search(context: dict[str, Any], /, page: Page, **_: Any) -> dict[str
     context["titles"] = {one.file.src_uri.removesuffix(".md"): one.title for one in context["nav"].pages}
     page.meta["whole"] = page.content
     answers = f"</h1><p>{' '.join(page.meta['answers'])}.</p>" if page.meta.get("answers") else "</h1>"
-    shown = UNSEARCHED.sub("", page.content or "").replace("</h1>", answers, 1)
+    shown = UNSEARCHED.sub("", FORMULA.sub(_short, page.content or "")).replace("</h1>", answers, 1)
     page.content = CLAIM.sub(r"\1><h2 \2>\3</h2>", shown)
     return context
+
+
+def _short(formula: re.Match[str]) -> str:
+    """A formula for the index of the search, where words count: its signs if they are few."""
+    signs = re.sub(r"<[^>]*>|\s", "", formula[0])
+    return signs if len(signs) <= 6 else "…"
 
 
 @event_priority(-100)
@@ -157,13 +166,14 @@ def on_post_build(config: MkDocsConfig) -> None:
 def lean(index: str, budget: int = INDEX_BUDGET) -> str:
     """The index of the search as plain text, each section cut to the first length at which all fits the budget."""
     whole = json.loads(index)
+    whole["docs"] = [section for section in whole["docs"] if section["title"].lower() not in ON_ALL_PAGES]
     texts = [" ".join(re.sub(r"<[^>]*>", " ", section["text"]).split()) for section in whole["docs"]]
     for section in whole["docs"]:
         if "#" in section["location"]:
             section.pop("tags", None)  # they are those of the page
     for length in SEARCHED:
         for section, text in zip(whole["docs"], texts, strict=True):
-            end = 4 * length if "#claim-" in section["location"] else length
+            end = 10 * length if "#claim-" in section["location"] else length
             section["text"] = text if len(text) <= end else text[:end].rpartition(" ")[0] + " …"
         index = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
         if len(gzip.compress(index.encode(), 6, mtime=0)) <= budget:

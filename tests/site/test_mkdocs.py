@@ -132,9 +132,12 @@ def test_the_index_of_the_search_is_cut_until_it_fits():
     chance = random.Random(3)
     texts = [" ".join(f"word{chance.randrange(10**6)}" for _ in range(900)) for _ in range(3)]
     places = ["p/", "p/#part", "p/#claim-some"]
-    index = json.dumps(
-        {"docs": [{"location": p, "tags": ["t"], "text": f"<p>{t}</p>"} for p, t in zip(places, texts, strict=True)]}
-    )
+    sections = [
+        {"location": place, "title": "Some", "tags": ["t"], "text": f"<p>{text}</p>"}
+        for place, text in zip(places, texts, strict=True)
+    ]
+    turns = {"location": "p/#wrong-turns", "title": "Wrong turns", "text": "on every page"}
+    index = json.dumps({"docs": [*sections, turns]})
     whole, less = json.loads(lean(index, 10**6)), json.loads(lean(index, 3000))
     assert [section.get("tags") for section in whole["docs"]] == [["t"], None, None]
     *plain, claim = [len(section["text"]) for section in whole["docs"]]
