@@ -328,7 +328,7 @@ class Transform(Preprocessor):
             for shown in cell["outputs"]:
                 svg = shown.get("svg")
                 text = f'```{{.text .output .no-copy title="Output"}}\n{shown.get("text", "")}```'
-                out.append(self.md.htmlStash.store(f"<figure>{svg}</figure>") if svg else text)
+                out.append(self.md.htmlStash.store(f'<figure class="drawing">{svg}</figure>') if svg else text)
         return "\n\n".join(out)
 
 

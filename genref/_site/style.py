@@ -133,6 +133,7 @@ def svg(figure: Figure, name: str, alt: str) -> tuple[str, str]:
     text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
     width, height = (float(re.search(rf'<svg[^>]* {side}="([\d.]+)pt"', text)[1]) for side in ("width", "height"))  # type: ignore[index]
     head = f'<svg class="figure" role="img" aria-label="{escape(alt)}" viewBox="0 0 {width:g} {height:g}"'
-    head += f' width="{width * 4 / 3:.0f}" height="{height * 4 / 3:.0f}" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head += f' width="{width * 4 / 3:.0f}" height="{height * 4 / 3:.0f}" style="min-width: {width * 0.8:.0f}px"'
+    head += ' xmlns:xlink="http://www.w3.org/1999/xlink"'
     text = re.sub(r"<svg[^>]*", head, text, count=1)
     return re.sub(r"\s*\n\s*", "\n", text).strip(), fingerprint(figure)

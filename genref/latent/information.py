@@ -78,11 +78,13 @@ def information_bound(
         decoder. Let $l(X \mid Y)$ be the mean of the cross-entropy
         $l(x, y) = -\sum_j [x_j \log \hat x_j(y) + (1 - x_j) \log(1 - \hat x_j(y))]$, with the same
         logarithm as in $H$ and $I$. Then
-        $$I(X; Y) - \bigl( H(X) - l(X \mid Y) \bigr)
-        = E_Y \mathrm{KL} \Bigl( p(x \mid Y) \Bigm\Vert \prod_j \hat x_j(Y)^{x_j}
-        (1 - \hat x_j(Y))^{1 - x_j} \Bigr) \ge 0,$$
+        $$\begin{aligned}
+        &I(X; Y) - \bigl( H(X) - l(X \mid Y) \bigr) \\
+        &\qquad = E_Y \mathrm{KL} \Bigl( p(x \mid Y) \Bigm\Vert \prod_j \hat x_j(Y)^{x_j}
+        (1 - \hat x_j(Y))^{1 - x_j} \Bigr) \ge 0,
+        \end{aligned}$$
         so for all parameters $\theta$ of the two,
-        $\sup_\theta I(X; Y) \ge \sup_\theta [H(X) - l(X \mid Y)]$. Equality holds in the first line
+        $\sup_\theta I(X; Y) \ge \sup_\theta [H(X) - l(X \mid Y)]$. Equality holds in the formula
         if and only if, given any code that occurs, the $X_j$ are independent with the means
         $\hat x_j$. For any other table of losses of a finite $X$, the most by which
         $H(X) - E\, l(X, Y)$ can pass $I(X; Y)$ is $\max_y \log \sum_x e^{-l(x, y)}$. With $\hat x$

@@ -285,6 +285,19 @@ def test_the_page_does_not_scroll_sideways(visit: Visit) -> None:
     assert not wide[:3]
 
 
+def test_formulas_fit_a_desk_and_drawings_can_be_read_on_a_phone(visit: Visit) -> None:
+    """Only a phone scrolls formulas; there a drawing keeps 0.6 of its size, and lists leave scrolling to paragraphs."""
+    visit.look(DESK, "light")
+    visit.unfold()
+    found = """([which, wrong]) => [...document.querySelectorAll(which)].filter(new Function("e", "return " + wrong))
+        .map(e => e.textContent.trim().slice(0, 99))"""
+    assert not visit.page.evaluate(found, ["article .formula", "e.scrollWidth > e.clientWidth"])
+    visit.look(PHONE, "light")
+    assert not visit.page.evaluate(found, ["svg.figure", "e.clientWidth < 0.59 * e.getAttribute('width')"])
+    lists = "article :is(ul, ol):has(p, .formula, ul, ol)"
+    assert not visit.page.evaluate(found, [lists, "e.scrollWidth > e.clientWidth"])
+
+
 def test_layout_does_not_shift(visit: Visit) -> None:
     assert visit.numbers["shift"] <= SHIFT
 
