@@ -33,7 +33,10 @@ CLAIM = re.compile(r'(<div class="claim\b[^"]*" )(id="claim-([\w-]+)")>\s*<p>.*?
 ON_ALL_PAGES = {"check", "derivation", "going further", "reference", "sources", "where it stops", "wrong turns"}
 """Titles that lead to every page, and so to none: the search leaves these sections out, and keeps those below them."""
 SEARCHED = [5000, 2000, 1000, 700, 500, 400, 300, 240, 190, 170, 150, 130, 120, 110, 100, 90, 80, 70, 60, 50, 40, 20, 0]
-"""How many characters of a section the search may show, of a claim ten times as many: the first length that fits."""
+"""How many characters of a section the search may hold, the first that fits: `SHARE` as many of claims and openings."""
+SHARE = {"claim": 10, "opening": 5, "section": 1}
+CLAIM_BOOST = 100
+"""The weight of a claim. A word of a title counts a thousand times as much as one of a text, and claims are texts."""
 ITALIC = [0x210E, *range(0x1D434, 0x1D468), 0x1D6A4, 0x1D6A5, *range(0x1D6E2, 0x1D71C)]
 SLANTED = {letter for code in ITALIC if (letter := normalize("NFKC", chr(code))).isalpha()}
 """A browser draws an `<mi>` of one of these letters as the italic one."""
@@ -168,12 +171,17 @@ def lean(index: str, budget: int = INDEX_BUDGET) -> str:
     whole = json.loads(index)
     whole["docs"] = [section for section in whole["docs"] if section["title"].lower() not in ON_ALL_PAGES]
     texts = [" ".join(re.sub(r"<[^>]*>", " ", section["text"]).split()) for section in whole["docs"]]
+    shares = []
     for section in whole["docs"]:
-        if "#" in section["location"]:
+        _, inside, anchor = section["location"].partition("#")
+        shares.append(SHARE["claim" if anchor.startswith("claim-") else "section" if inside else "opening"])
+        if inside:
             section.pop("tags", None)  # they are those of the page
+        if anchor.startswith("claim-"):
+            section["boost"] = CLAIM_BOOST
     for length in SEARCHED:
-        for section, text in zip(whole["docs"], texts, strict=True):
-            end = 10 * length if "#claim-" in section["location"] else length
+        for section, text, share in zip(whole["docs"], texts, shares, strict=True):
+            end = share * length
             section["text"] = text if len(text) <= end else text[:end].rpartition(" ")[0] + " …"
         index = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
         if len(gzip.compress(index.encode(), 6, mtime=0)) <= budget:

@@ -140,12 +140,13 @@ def test_the_index_of_the_search_is_cut_until_it_fits():
     index = json.dumps({"docs": [*sections, turns]})
     whole, less = json.loads(lean(index, 10**6)), json.loads(lean(index, 3000))
     assert [section.get("tags") for section in whole["docs"]] == [["t"], None, None]
-    *plain, claim = [len(section["text"]) for section in whole["docs"]]
-    assert all(4980 < length < 5010 for length in plain)
-    assert claim == len(texts[2])
+    assert [section.get("boost", 1) for section in whole["docs"]] == [1, 1, 100]
+    opening, part, claim = [len(section["text"]) for section in whole["docs"]]
+    assert 4980 < part < 5010
+    assert (opening, claim) == (len(texts[0]), len(texts[2]))
     assert len(gzip.compress(json.dumps(less, ensure_ascii=False).encode())) < 3100
-    *plain, claim = [len(section["text"]) for section in less["docs"]]
-    assert claim > 3 * max(plain)
+    opening, part, claim = [len(section["text"]) for section in less["docs"]]
+    assert claim > 1.5 * opening > 6 * part
     for section, text in zip(less["docs"], texts, strict=True):
         assert section["text"] != text
         assert section["text"].endswith(" …")
